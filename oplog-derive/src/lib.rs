@@ -1,1 +1,55 @@
-//! derive
+//! stub
+use proc_macro2::TokenStream;
+use quote::quote;
+use syn::DeriveInput;
+
+use crate::errors::Errors;
+use crate::model::Model;
+
+mod attr;
+mod check;
+mod errors;
+mod expand;
+mod grammar;
+mod keys;
+mod model;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+/// doc
+#[proc_macro_derive(Oplogged, attributes(oplog, diesel))]
+pub fn derive_oplogged(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
+    oplogged(input.into()).into()
+}
+
+/// doc
+#[proc_macro_derive(OplogValue, attributes(oplog))]
+pub fn derive_oplog_value(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
+    oplog_value(input.into()).into()
+}
+
+fn oplogged(input: TokenStream) -> TokenStream {
+    let input: DeriveInput = match syn::parse2(input) {
+        Ok(input) => input,
+        Err(error) => return error.to_compile_error(),
+    };
+    let mut errors = Errors::default();
+    let code = Model::read(&input, &mut errors).map(|model| {
+        check::check(&model, &mut errors);
+        match model.is_complete {
+            true => expand::model(&model),
+            false => expand::fallback(&model),
+        }
+    });
+    let errors = errors.into_compile_errors();
+    quote!(#errors #code)
+}
+
+fn oplog_value(input: TokenStream) -> TokenStream {
+    match syn::parse2(input) {
+        Ok(input) => value::derive(&input),
+        Err(error) => error.to_compile_error(),
+    }
+}

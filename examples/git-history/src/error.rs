@@ -1,0 +1,65 @@
+//! Why a run could not be finished, with what to do next.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::history::HistoryError;
+
+/// Why a run could not be finished.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The repository can't be read.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// No commit changed a file, so there is nothing to log.
+    #[error(
+        "none of the {commits} commits holds a file, so there is nothing to log; take more with --limit"
+    )]
+    NothingToLog { commits: usize },
+    /// The SQLite file is there already.
+    #[error("{} exists already; remove it or name a new file with --database-url", path.display())]
+    FileExists { path: PathBuf },
+    /// The SQLite file can't be created.
+    #[error("{} can't be created; name a file in a folder you can write to with --database-url", path.display())]
+    FileNotCreated { path: PathBuf, source: io::Error },
+    /// The database is of a kind that this example does not know.
+    #[error(
+        "--database-url takes a postgres:// URL or the path of a SQLite file, not a {scheme}: URL"
+    )]
+    UnknownDatabase { scheme: String },
+    /// The server can't be reached.
+    #[error("no connection to the database; check --database-url and whether the server runs")]
+    Connect(#[from] diesel::ConnectionError),
+    /// The PostgreSQL user may not create a schema.
+    #[error("the schema {schema} can't be created; the user needs CREATE on the database")]
+    Schema {
+        schema: String,
+        source: diesel::result::Error,
+    },
+    /// A statement of the example's own failed.
+    #[error("a statement failed; check that the database can be reached and has space")]
+    Database(#[from] diesel::result::Error),
+    /// The log said no.
+    #[error("the log could not be written or read")]
+    Log(#[from] oplog_diesel::Error),
+    /// There is no folder for temporary files, or it is full.
+    #[error("no temporary folder can be made; set TMPDIR to a folder with space")]
+    TemporaryFolder(#[source] io::Error),
+    /// The result could not be written.
+    #[error("the result could not be written to standard output")]
+    Output(#[from] io::Error),
+}
+
+impl Error {
+    /// The error and its causes in one line.
+    pub fn line(&self) -> String {
+        let mut line = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            line.push_str(": ");
+            line.push_str(error.to_string().trim());
+            cause = error.source();
+        }
+        line
+    }
+}

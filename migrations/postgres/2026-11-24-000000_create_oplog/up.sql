@@ -1,0 +1,83 @@
+-- FORMAT.md, section "Tables", describes every column. Names are in byte collation: tickets are
+-- locked in byte order, and the order must be the same for every client.
+
+CREATE TABLE IF NOT EXISTS oplog_migration (
+    version TEXT COLLATE "C" NOT NULL PRIMARY KEY,
+    run_on TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP
+);
+
+CREATE TABLE oplog_log (
+    only_row SMALLINT NOT NULL PRIMARY KEY DEFAULT 1 CHECK (only_row = 1),
+    log_id BYTEA NOT NULL CHECK (octet_length(log_id) = 16),
+    epoch INTEGER NOT NULL CHECK (epoch >= 1)
+);
+
+-- The free space lets a hot ticket be updated within its page.
+CREATE TABLE oplog_ticket (
+    name TEXT COLLATE "C" NOT NULL PRIMARY KEY,
+    version BIGINT NOT NULL CHECK (version >= 1),
+    head_hash BYTEA NOT NULL CHECK (octet_length(head_hash) = 32),
+    epoch INTEGER NOT NULL CHECK (epoch >= 1)
+) WITH (fillfactor = 50);
+
+CREATE TABLE oplog_key (
+    id BYTEA NOT NULL PRIMARY KEY CHECK (octet_length(id) = 16),
+    scope TEXT COLLATE "C" NOT NULL,
+    purpose TEXT COLLATE "C" NOT NULL,
+    version INTEGER NOT NULL CHECK (version >= 1),
+    state TEXT NOT NULL CHECK (state IN ('pending', 'primary', 'retired', 'destroyed')),
+    created_us BIGINT NOT NULL,
+    UNIQUE (scope, purpose, version)
+);
+
+CREATE TABLE oplog_key_wrap (
+    key_id BYTEA NOT NULL REFERENCES oplog_key (id) ON DELETE RESTRICT,
+    kek_id TEXT COLLATE "C" NOT NULL,
+    wrapped BYTEA NOT NULL,
+    PRIMARY KEY (key_id, kek_id)
+);
+
+-- No foreign key to oplog_key: every write would lock the row of its key.
+CREATE TABLE oplog_entry (
+    id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    create_time BIGINT NOT NULL,
+    version SMALLINT NOT NULL,
+    aggregate_name TEXT COLLATE "C" NOT NULL,
+    sequence BIGINT NOT NULL CHECK (sequence >= 1),
+    key_id BYTEA NOT NULL CHECK (octet_length(key_id) = 16),
+    txn_id BYTEA CHECK (txn_id IS NULL OR octet_length(txn_id) = 16),
+    metadata BYTEA NOT NULL,
+    data BYTEA NOT NULL CHECK (substring(data FROM 1 FOR 5) = '\x4F504C0101'::bytea),
+    UNIQUE (aggregate_name, sequence)
+);
+-- Ciphertext does not compress.
+ALTER TABLE oplog_entry ALTER COLUMN data SET STORAGE EXTERNAL;
+
+CREATE TABLE oplog_metadata (
+    entry_id BIGINT NOT NULL REFERENCES oplog_entry (id) ON DELETE RESTRICT,
+    key TEXT COLLATE "C" NOT NULL,
+    ordinal INTEGER NOT NULL,
+    value TEXT COLLATE "C",
+    PRIMARY KEY (entry_id, key, ordinal)
+);
+
+CREATE INDEX oplog_metadata_search ON oplog_metadata (key, value);
+
+CREATE FUNCTION oplog_refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION '% of % is refused: the oplog is immutable', TG_OP, TG_TABLE_NAME
+        USING ERRCODE = 'integrity_constraint_violation';
+END
+$$;
+
+CREATE TRIGGER oplog_entry_immutable BEFORE UPDATE OR DELETE OR TRUNCATE ON oplog_entry
+FOR EACH STATEMENT EXECUTE FUNCTION oplog_refuse();
+CREATE TRIGGER oplog_metadata_immutable BEFORE UPDATE OR DELETE OR TRUNCATE ON oplog_metadata
+FOR EACH STATEMENT EXECUTE FUNCTION oplog_refuse();
+CREATE TRIGGER oplog_ticket_no_delete BEFORE DELETE OR TRUNCATE ON oplog_ticket
+FOR EACH STATEMENT EXECUTE FUNCTION oplog_refuse();
+CREATE TRIGGER oplog_log_no_delete BEFORE DELETE OR TRUNCATE ON oplog_log
+FOR EACH STATEMENT EXECUTE FUNCTION oplog_refuse();
+
+INSERT INTO oplog_log (log_id, epoch) VALUES (uuid_send(gen_random_uuid()), 1);
+INSERT INTO oplog_migration (version) VALUES ('20261124000000');

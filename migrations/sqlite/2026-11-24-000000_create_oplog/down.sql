@@ -1,0 +1,8 @@
+-- Removes the log with everything in it.
+DROP TABLE oplog_metadata;
+DROP TABLE oplog_entry;
+DROP TABLE oplog_key_wrap;
+DROP TABLE oplog_key;
+DROP TABLE oplog_ticket;
+DROP TABLE oplog_log;
+DELETE FROM oplog_migration WHERE version = '20261124000000';

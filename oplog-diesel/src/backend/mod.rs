@@ -1,0 +1,241 @@
+//! Everything that differs between databases.
+
+#[cfg(feature = "postgres_backend")]
+mod postgres;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+use diesel::backend::Backend;
+use diesel::migration::Migration;
+use diesel::query_builder::AstPass;
+use diesel::result::Error as DieselError;
+use diesel::QueryResult;
+use oplog_core::Head;
+
+use crate::bind::RawRow;
+use crate::connection::LogConnection;
+use crate::model::Model;
+use crate::replay::{Column, TableName, TableOps};
+use crate::statement::Bind;
+use crate::store::{Redemption, Row};
+
+/// A database that can hold a log: its dialect, its locks and its catalogue.
+///
+/// Open on purpose, for connections of other crates to Diesel's backends and for backends to come.
+pub trait LogBackend: Backend + 'static {
+    /// Name of the database in messages to people.
+    const NAME: &'static str;
+    /// Opens a top-level transaction in which every statement sees what was committed before it,
+    /// whatever the session's default is.
+    const BEGIN: &'static str;
+    /// Whether several transactions write at once, so that rows must be locked before they are read
+    /// to be changed.
+    const LOCKS_ROWS: bool;
+
+    /// Binds a value of one of our statements.
+    ///
+    /// # Errors
+    ///
+    /// Those of Diesel's query builder.
+    fn push<'b>(out: &mut AstPass<'_, 'b, Self>, bind: &'b Bind<'b>) -> QueryResult<()>;
+    /// Reads an integer of one of our columns; `NULL` is an error.
+    ///
+    /// # Errors
+    ///
+    /// If the column holds something else.
+    fn read_i64(row: &dyn RawRow<Self>, column: usize) -> QueryResult<i64>;
+    /// Reads a text.
+    ///
+    /// # Errors
+    ///
+    /// If the column holds something else.
+    fn read_text(row: &dyn RawRow<Self>, column: usize) -> QueryResult<Option<String>>;
+    /// Reads bytes.
+    ///
+    /// # Errors
+    ///
+    /// If the column holds something else.
+    fn read_bytes(row: &dyn RawRow<Self>, column: usize) -> QueryResult<Option<Vec<u8>>>;
+
+    /// Locks an aggregate's ticket until the end of the transaction and reads it.
+    ///
+    /// # Errors
+    ///
+    /// Those of the statement.
+    fn lock_ticket<C>(conn: &mut C, name: &str, wait: Wait) -> QueryResult<Locked>
+    where
+        C: LogConnection<Backend = Self>;
+
+    /// Creates the ticket of an aggregate that has none, and locks it. `false` if somebody else
+    /// did, or is about to and we do not wait.
+    ///
+    /// # Errors
+    ///
+    /// Those of the statement.
+    fn create_ticket<C>(conn: &mut C, name: &str, head: &Head, wait: Wait) -> QueryResult<bool>
+    where
+        C: LogConnection<Backend = Self>;
+
+    /// Redeems a ticket and appends the last of its entries, in as few round trips as the database
+    /// allows. `false` if the ticket was not as expected, and nothing was written.
+    ///
+    /// # Errors
+    ///
+    /// Those of the statement.
+    fn redeem<C>(conn: &mut C, redemption: &Redemption<'_>, row: &Row<'_>) -> QueryResult<bool>
+    where
+        C: LogConnection<Backend = Self>;
+
+    /// The migrations of the log's own tables, oldest first.
+    fn migrations() -> Vec<Box<dyn Migration<Self>>>;
+
+    /// Serialises whoever changes our own tables (migrations, keys) until the end of the
+    /// transaction.
+    ///
+    /// # Errors
+    ///
+    /// Those of the statement.
+    fn lock_maintenance<C>(conn: &mut C) -> QueryResult<()>
+    where
+        C: LogConnection<Backend = Self>;
+
+    /// Makes everything read in this transaction come from one snapshot.
+    const BEGIN_SNAPSHOT: &'static str;
+
+    /// The columns of a table, as the database describes them; none if there is no such table.
+    ///
+    /// # Errors
+    ///
+    /// Those of the statement.
+    fn table_columns<C>(conn: &mut C, table: &TableName) -> QueryResult<Vec<Column>>
+    where
+        C: LogConnection<Backend = Self>;
+
+    /// Names of the triggers and rules on a table that change what a statement writes.
+    ///
+    /// # Errors
+    ///
+    /// Those of the statement.
+    fn table_triggers<C>(conn: &mut C, table: &TableName) -> QueryResult<Vec<String>>
+    where
+        C: LogConnection<Backend = Self>;
+
+    /// Creates the copies that do not exist yet, empty, with the keys, constraints and defaults of
+    /// their originals and the foreign keys among all copies.
+    ///
+    /// # Errors
+    ///
+    /// Those of the statements.
+    fn copy_tables<C>(conn: &mut C, tables: &[TableCopy]) -> QueryResult<()>
+    where
+        C: LogConnection<Backend = Self>;
+
+    /// Moves the generators of a table's columns past the values that are in it.
+    ///
+    /// # Errors
+    ///
+    /// Those of the statements.
+    fn reset_sequences<C>(conn: &mut C, table: &TableName) -> QueryResult<()>
+    where
+        C: LogConnection<Backend = Self>;
+
+    /// Rows of one insert statement of a replay.
+    const REPLAY_ROWS_MAX: usize;
+
+    /// How the rows of a model are written back on this database.
+    fn ops(model: &Model) -> &'static dyn TableOps<Self>;
+
+    /// Words between the column list and the values of an insert that may set identity columns.
+    const INSERT_IDENTITY: &'static str;
+}
+
+/// How a database inserts many values of type `V` as rows of the model `M`.
+pub trait InsertMany<'q, C, M, V>: LogBackend {
+    /// Inserts the values and returns the stored rows.
+    ///
+    /// # Errors
+    ///
+    /// Those of the statement.
+    fn insert_many(conn: &mut C, values: Vec<V>) -> QueryResult<Vec<M>>;
+}
+
+/// A table and its copy.
+#[derive(Clone, Debug)]
+pub struct TableCopy {
+    /// The original.
+    pub from: TableName,
+    /// The copy.
+    pub to: TableName,
+    /// Whether the copy is there already.
+    pub exists: bool,
+}
+
+/// Whether to wait for a ticket that somebody else holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Until it is free.
+    ForIt,
+    /// Not at all: in an optimistic close, whoever holds the ticket has already won.
+    NotAtAll,
+}
+
+/// What became of the attempt to lock a ticket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Locked {
+    /// The ticket is ours until the end of the transaction.
+    Ours(Head),
+    /// There is no such ticket, or it is held and we did not wait.
+    NotThere,
+}
+
+/// An error about bytes in one of our tables that are not what they must be.
+pub(crate) fn malformed(what: &'static str) -> DieselError {
+    DieselError::DeserializationError(format!("{what} in the oplog's tables is malformed").into())
+}
+
+/// Reads `version, head_hash, epoch`.
+pub(crate) fn read_head<DB: LogBackend>(row: &dyn RawRow<DB>) -> QueryResult<Head> {
+    let version = DB::read_i64(row, 0)?;
+    let hash = DB::read_bytes(row, 1)?.ok_or_else(|| malformed("a head hash"))?;
+    let epoch = DB::read_i64(row, 2)?;
+    Ok(Head {
+        next_sequence: u64::try_from(version).map_err(|_| malformed("a ticket version"))?,
+        hash: hash.as_slice().try_into().map_err(|_| malformed("a head hash"))?,
+        epoch: u32::try_from(epoch).map_err(|_| malformed("an epoch"))?,
+    })
+}
+
+/// Binding and reading is the same code on every backend, but its bounds can only be met with the
+/// backend named.
+macro_rules! values {
+    () => {
+        fn push<'b>(
+            out: &mut diesel::query_builder::AstPass<'_, 'b, Self>,
+            bind: &'b $crate::statement::Bind<'b>,
+        ) -> diesel::QueryResult<()> {
+            use diesel::sql_types::{BigInt, Binary, Integer, Nullable, SmallInt, Text};
+            use $crate::statement::Bind;
+            match bind {
+                Bind::I64(value) => out.push_bind_param::<BigInt, _>(value),
+                Bind::I32(value) => out.push_bind_param::<Integer, _>(value),
+                Bind::I16(value) => out.push_bind_param::<SmallInt, _>(value),
+                Bind::Text(value) => out.push_bind_param::<Text, str>(value),
+                Bind::Bytes(value) => out.push_bind_param::<Binary, [u8]>(value),
+                Bind::MaybeBytes(value) => out.push_bind_param::<Nullable<Binary>, _>(value),
+            }
+        }
+        fn read_text(
+            row: &dyn $crate::bind::RawRow<Self>,
+            column: usize,
+        ) -> diesel::QueryResult<Option<String>> {
+            $crate::bind::read::<_, diesel::sql_types::Nullable<diesel::sql_types::Text>, Self>(row, column)
+        }
+        fn read_bytes(
+            row: &dyn $crate::bind::RawRow<Self>,
+            column: usize,
+        ) -> diesel::QueryResult<Option<Vec<u8>>> {
+            $crate::bind::read::<_, diesel::sql_types::Nullable<diesel::sql_types::Binary>, Self>(row, column)
+        }
+    };
+}
+use values;

@@ -1,0 +1,289 @@
+use diesel::deserialize;
+use diesel::pg::{Pg, PgValue};
+use diesel::migration::{Migration, MigrationSource};
+use diesel::query_dsl::methods::LoadQuery;
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
+use diesel::{Insertable, QueryResult};
+use oplog_core::Head;
+
+use super::{InsertMany, LogBackend, Locked, TableCopy, Wait, malformed, read_head, values};
+use crate::bind::RawRow;
+use crate::connection::{LogConnection, execute, load, load_one};
+use crate::Oplogged;
+use crate::dml::{Inserted, Returning};
+use crate::model::Model;
+use crate::replay::{Column, TableName, TableOps};
+use crate::statement::{Bind, Statement, statements};
+use crate::store::{Redemption, Row};
+
+statements! {
+    LockTicket = "SELECT version, head_hash, epoch FROM oplog_ticket WHERE name = ? FOR UPDATE";
+    // Not NOWAIT, which would answer with an error whose text depends on the server's language.
+    LockTicketIfFree = "SELECT version, head_hash, epoch FROM oplog_ticket WHERE name = ? FOR UPDATE SKIP LOCKED";
+    CreateTicket = "INSERT INTO oplog_ticket (name, version, head_hash, epoch) VALUES (?, ?, ?, ?) ON CONFLICT (name) DO NOTHING";
+    ShortenLockTimeout = "SELECT current_setting('lock_timeout'), set_config('lock_timeout', '1ms', true)";
+    SetLockTimeout = "SELECT set_config('lock_timeout', ?, true)";
+    RedeemTicket = "WITH redeemed AS (UPDATE oplog_ticket SET version = ?, head_hash = ?, epoch = ? WHERE name = ? AND version = ? AND head_hash = ? AND epoch = ? RETURNING 1) INSERT INTO oplog_entry (create_time, version, aggregate_name, sequence, key_id, txn_id, metadata, data) SELECT ?, ?, ?, ?, ?, ?, ?, ? FROM redeemed";
+    RedeemNewTicket = "WITH redeemed AS (INSERT INTO oplog_ticket (name, version, head_hash, epoch) VALUES (?, ?, ?, ?) ON CONFLICT (name) DO NOTHING RETURNING 1) INSERT INTO oplog_entry (create_time, version, aggregate_name, sequence, key_id, txn_id, metadata, data) SELECT ?, ?, ?, ?, ?, ?, ?, ? FROM redeemed";
+    LockMaintenance = "SELECT pg_advisory_xact_lock(8029759185026510694)";
+    SelectColumns = "SELECT attname::text, attgenerated <> '' FROM pg_attribute WHERE attrelid = to_regclass(?) AND attnum > 0 AND NOT attisdropped ORDER BY attnum";
+    SelectTriggers = "SELECT tgname::text FROM pg_trigger WHERE tgrelid = to_regclass(?) AND NOT tgisinternal AND tgenabled <> 'D' UNION ALL SELECT rulename::text FROM pg_rewrite WHERE ev_class = to_regclass(?) AND rulename <> '_RETURN' AND ev_enabled <> 'D'";
+    SelectGenerators = "SELECT attname::text, pg_get_serial_sequence(?, attname) FROM pg_attribute WHERE attrelid = to_regclass(?) AND attnum > 0 AND NOT attisdropped AND attnotnull AND pg_get_serial_sequence(?, attname) IS NOT NULL";
+    SelectForeignKeys = "SELECT pg_get_constraintdef(oid), confrelid::regclass::text FROM pg_constraint WHERE contype = 'f' AND conrelid = to_regclass(?) AND confrelid = to_regclass(?) ORDER BY conname";
+}
+
+impl LogBackend for Pg {
+    const NAME: &'static str = "PostgreSQL";
+    const BEGIN: &'static str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+    const BEGIN_SNAPSHOT: &'static str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+    const LOCKS_ROWS: bool = true;
+    const INSERT_IDENTITY: &'static str = " OVERRIDING SYSTEM VALUE";
+    const REPLAY_ROWS_MAX: usize = 128;
+
+    fn ops(model: &Model) -> &'static dyn TableOps<Self> {
+        model.postgres()
+    }
+
+    values!();
+
+    /// Integers of any width, since the catalogue and our tables have all of them.
+    fn read_i64(row: &dyn RawRow<Self>, column: usize) -> QueryResult<i64> {
+        let mut read = Err(malformed("an integer"));
+        row.with_value(column, &mut |value| {
+            read = value.ok_or_else(|| malformed("an integer")).and_then(|value| {
+                integer(&value).map_err(DieselError::DeserializationError)
+            });
+        })?;
+        read
+    }
+
+    fn lock_ticket<C>(conn: &mut C, name: &str, wait: Wait) -> QueryResult<Locked>
+    where
+        C: LogConnection<Backend = Self>,
+    {
+        let binds = [Bind::Text(name)];
+        let head = match wait {
+            Wait::ForIt => load_one(conn, Statement::<LockTicket>::new(&binds), read_head::<Self>)?,
+            Wait::NotAtAll => load_one(conn, Statement::<LockTicketIfFree>::new(&binds), read_head::<Self>)?,
+        };
+        Ok(head.map_or(Locked::NotThere, Locked::Ours))
+    }
+
+    fn create_ticket<C>(conn: &mut C, name: &str, head: &Head, wait: Wait) -> QueryResult<bool>
+    where
+        C: LogConnection<Backend = Self>,
+    {
+        let version = head.next_sequence as i64;
+        let binds = [
+            Bind::Text(name),
+            Bind::I64(version),
+            Bind::Bytes(head.hash.as_bytes()),
+            Bind::I32(head.epoch as i32),
+        ];
+        let create = Statement::<CreateTicket>::new(&binds);
+        if wait == Wait::ForIt {
+            return Ok(execute(conn, &create)? == 1);
+        }
+        // ON CONFLICT DO NOTHING waits for whoever is creating the same ticket. There is no way to
+        // ask for the insert without the wait but a time-out, which is put back afterwards: the
+        // session may have one of its own.
+        let before = load_one(conn, Statement::<ShortenLockTimeout>::new(&[]), |row| Self::read_text(row, 0))?
+            .flatten()
+            .unwrap_or_default();
+        let created = match execute(conn, &create) {
+            Ok(created) => created == 1,
+            Err(DieselError::DatabaseError(DatabaseErrorKind::Unknown, _)) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        execute(conn, &Statement::<SetLockTimeout>::new(&[Bind::Text(&before)]))?;
+        Ok(created)
+    }
+
+    fn redeem<C>(conn: &mut C, redemption: &Redemption<'_>, row: &Row<'_>) -> QueryResult<bool>
+    where
+        C: LogConnection<Backend = Self>,
+    {
+        let Redemption { name, before, after, exists } = redemption;
+        let [create_time, version, aggregate, sequence, key_id, txn_id, metadata, data] = row.binds();
+        let after_hash = Bind::Bytes(after.hash.as_bytes());
+        let inserted = if *exists {
+            execute(
+                conn,
+                &Statement::<RedeemTicket>::new(&[
+                    Bind::I64(after.next_sequence as i64),
+                    after_hash,
+                    Bind::I32(after.epoch as i32),
+                    Bind::Text(name),
+                    Bind::I64(before.next_sequence as i64),
+                    Bind::Bytes(before.hash.as_bytes()),
+                    Bind::I32(before.epoch as i32),
+                    create_time,
+                    version,
+                    aggregate,
+                    sequence,
+                    key_id,
+                    txn_id,
+                    metadata,
+                    data,
+                ]),
+            )?
+        } else {
+            execute(
+                conn,
+                &Statement::<RedeemNewTicket>::new(&[
+                    Bind::Text(name),
+                    Bind::I64(after.next_sequence as i64),
+                    after_hash,
+                    Bind::I32(after.epoch as i32),
+                    create_time,
+                    version,
+                    aggregate,
+                    sequence,
+                    key_id,
+                    txn_id,
+                    metadata,
+                    data,
+                ]),
+            )?
+        };
+        Ok(inserted == 1)
+    }
+
+    fn migrations() -> Vec<Box<dyn Migration<Self>>> {
+        MigrationSource::<Self>::migrations(&crate::migrations::POSTGRES)
+            .expect("the names of embedded migrations were checked when they were embedded")
+    }
+
+    fn lock_maintenance<C>(conn: &mut C) -> QueryResult<()>
+    where
+        C: LogConnection<Backend = Self>,
+    {
+        execute(conn, &Statement::<LockMaintenance>::new(&[])).map(|_| ())
+    }
+
+    fn table_columns<C>(conn: &mut C, table: &TableName) -> QueryResult<Vec<Column>>
+    where
+        C: LogConnection<Backend = Self>,
+    {
+        load(conn, Statement::<SelectColumns>::new(&[Bind::Text(&table.quoted())]), |row| {
+            Ok(Column {
+                name: Self::read_text(row, 0)?.unwrap_or_default(),
+                generated: Self::read_i64(row, 1)? != 0,
+            })
+        })
+    }
+
+    fn table_triggers<C>(conn: &mut C, table: &TableName) -> QueryResult<Vec<String>>
+    where
+        C: LogConnection<Backend = Self>,
+    {
+        let name = table.quoted();
+        let binds = [Bind::Text(&name), Bind::Text(&name)];
+        load(conn, Statement::<SelectTriggers>::new(&binds), |row| {
+            Ok(Self::read_text(row, 0)?.unwrap_or_default())
+        })
+    }
+
+    fn copy_tables<C>(conn: &mut C, tables: &[TableCopy]) -> QueryResult<()>
+    where
+        C: LogConnection<Backend = Self>,
+    {
+        for TableCopy { from, to, .. } in tables.iter().filter(|table| !table.exists) {
+            let (from_quoted, to_quoted) = (from.quoted(), to.quoted());
+            // Without INCLUDING IDENTITY: a generator of the copy's own is made below, also for
+            // the columns whose default would draw from the original's sequence.
+            conn.batch_execute(&format!(
+                "CREATE TABLE {to_quoted} (LIKE {from_quoted} INCLUDING DEFAULTS INCLUDING CONSTRAINTS \
+                 INCLUDING INDEXES INCLUDING GENERATED INCLUDING STORAGE INCLUDING COMMENTS INCLUDING STATISTICS)"
+            ))?;
+            for (column, _) in generators(conn, from)? {
+                let column = column.replace('"', "\"\"");
+                conn.batch_execute(&format!(
+                    "ALTER TABLE {to_quoted} ALTER COLUMN \"{column}\" DROP DEFAULT; \
+                     ALTER TABLE {to_quoted} ALTER COLUMN \"{column}\" ADD GENERATED BY DEFAULT AS IDENTITY"
+                ))?;
+            }
+        }
+        for TableCopy { from, to, .. } in tables.iter().filter(|table| !table.exists) {
+            for TableCopy { from: other, to: other_copy, .. } in tables {
+                let binds = (from.quoted(), other.quoted());
+                let keys = load(
+                    conn,
+                    Statement::<SelectForeignKeys>::new(&[Bind::Text(&binds.0), Bind::Text(&binds.1)]),
+                    |row| {
+                        Ok((
+                            Self::read_text(row, 0)?.unwrap_or_default(),
+                            Self::read_text(row, 1)?.unwrap_or_default(),
+                        ))
+                    },
+                )?;
+                for (definition, referenced) in keys {
+                    let definition = definition.replacen(
+                        &format!(" REFERENCES {referenced}("),
+                        &format!(" REFERENCES {}(", other_copy.quoted()),
+                        1,
+                    );
+                    conn.batch_execute(&format!("ALTER TABLE {} ADD {definition}", to.quoted()))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn reset_sequences<C>(conn: &mut C, table: &TableName) -> QueryResult<()>
+    where
+        C: LogConnection<Backend = Self>,
+    {
+        for (column, sequence) in generators(conn, table)? {
+            let (table, column) = (table.quoted(), column.replace('"', "\"\""));
+            let sequence = sequence.replace('\'', "''");
+            conn.batch_execute(&format!(
+                "SELECT setval('{sequence}', greatest(max(\"{column}\"), 1), max(\"{column}\") >= 1) \
+                 FROM {table} HAVING max(\"{column}\") IS NOT NULL"
+            ))?;
+        }
+        Ok(())
+    }
+}
+
+impl<'q, C, M, V> InsertMany<'q, C, M, V> for Pg
+where
+    C: LogConnection<Backend = Pg>,
+    M: Oplogged,
+    Vec<V>: Insertable<M::Table>,
+    Inserted<M, Vec<V>>: LoadQuery<'q, C, M>,
+{
+    fn insert_many(conn: &mut C, values: Vec<V>) -> QueryResult<Vec<M>> {
+        let insert: Inserted<M, Vec<V>> = Returning {
+            statement: diesel::insert_into(M::Table::default()).values(values),
+            columns: M::columns(),
+        };
+        insert.internal_load(conn)?.collect()
+    }
+}
+
+/// The columns of a table that draw from a sequence of their own, with the sequence.
+fn generators<C>(conn: &mut C, table: &TableName) -> QueryResult<Vec<(String, String)>>
+where
+    C: LogConnection<Backend = Pg>,
+{
+    let name = table.quoted();
+    let binds = [Bind::Text(&name), Bind::Text(&name), Bind::Text(&name)];
+    load(conn, Statement::<SelectGenerators>::new(&binds), |row| {
+        Ok((
+            Pg::read_text(row, 0)?.unwrap_or_default(),
+            Pg::read_text(row, 1)?.unwrap_or_default(),
+        ))
+    })
+}
+
+fn integer(value: &PgValue<'_>) -> deserialize::Result<i64> {
+    let bytes = value.as_bytes();
+    Ok(match bytes.len() {
+        1 => bytes[0].into(),
+        2 => i16::from_be_bytes(bytes.try_into()?).into(),
+        4 => i32::from_be_bytes(bytes.try_into()?).into(),
+        8 => i64::from_be_bytes(bytes.try_into()?),
+        _ => return Err("an integer of an unknown width".into()),
+    })
+}

@@ -1,0 +1,274 @@
+use diesel::migration::{Migration, MigrationSource};
+use diesel::query_dsl::methods::LoadQuery;
+use diesel::result::Error as DieselError;
+use diesel::sql_types::BigInt;
+use diesel::sqlite::Sqlite;
+use diesel::{Insertable, QueryResult};
+use oplog_core::Head;
+
+use super::{InsertMany, LogBackend, Locked, TableCopy, Wait, values};
+use crate::bind::{RawRow, read};
+use crate::connection::{LogConnection, execute, load};
+use crate::Oplogged;
+use crate::dml::{Inserted, Returning};
+use crate::model::Model;
+use crate::replay::{Column, TableName, TableOps};
+use crate::statement::{Bind, Statement, statements};
+use crate::store::{self, Redemption, Row};
+
+statements! {
+    CreateTicket = "INSERT INTO oplog_ticket (name, version, head_hash, epoch) VALUES (?, ?, ?, ?) ON CONFLICT (name) DO NOTHING";
+    RedeemTicket = "UPDATE oplog_ticket SET version = ?, head_hash = ?, epoch = ? WHERE name = ? AND version = ? AND head_hash = ? AND epoch = ?";
+    SelectColumns = "SELECT name, hidden FROM pragma_table_xinfo(?, ?)";
+    SelectTriggers = "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE UNION ALL SELECT name FROM sqlite_temp_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE";
+    SelectSql = "SELECT type, name, sql FROM sqlite_master WHERE tbl_name = ? COLLATE NOCASE AND type IN ('table', 'index') AND sql IS NOT NULL ORDER BY type DESC, name";
+}
+
+/// `BEGIN IMMEDIATE` takes the only write lock that SQLite has, so every ticket is ours as soon as
+/// the transaction is open.
+impl LogBackend for Sqlite {
+    const NAME: &'static str = "SQLite";
+    const BEGIN: &'static str = "BEGIN IMMEDIATE";
+    const BEGIN_SNAPSHOT: &'static str = "BEGIN";
+    const LOCKS_ROWS: bool = false;
+    const INSERT_IDENTITY: &'static str = "";
+    // A statement of several rows is no faster here than a cached one of one row.
+    const REPLAY_ROWS_MAX: usize = 1;
+
+    fn ops(model: &Model) -> &'static dyn TableOps<Self> {
+        model.sqlite()
+    }
+
+    values!();
+
+    fn read_i64(row: &dyn RawRow<Self>, column: usize) -> QueryResult<i64> {
+        read::<i64, BigInt, Self>(row, column)
+    }
+
+    fn lock_ticket<C>(conn: &mut C, name: &str, _wait: Wait) -> QueryResult<Locked>
+    where
+        C: LogConnection<Backend = Self>,
+    {
+        Ok(match store::ticket(conn, name)? {
+            Some(head) => Locked::Ours(head),
+            None => Locked::NotThere,
+        })
+    }
+
+    fn create_ticket<C>(conn: &mut C, name: &str, head: &Head, _wait: Wait) -> QueryResult<bool>
+    where
+        C: LogConnection<Backend = Self>,
+    {
+        let created = execute(
+            conn,
+            &Statement::<CreateTicket>::new(&[
+                Bind::Text(name),
+                Bind::I64(head.next_sequence as i64),
+                Bind::Bytes(head.hash.as_bytes()),
+                Bind::I64(head.epoch.into()),
+            ]),
+        )?;
+        Ok(created == 1)
+    }
+
+    fn redeem<C>(conn: &mut C, redemption: &Redemption<'_>, row: &Row<'_>) -> QueryResult<bool>
+    where
+        C: LogConnection<Backend = Self>,
+    {
+        let Redemption { name, before, after, exists } = redemption;
+        let redeemed = if *exists {
+            execute(
+                conn,
+                &Statement::<RedeemTicket>::new(&[
+                    Bind::I64(after.next_sequence as i64),
+                    Bind::Bytes(after.hash.as_bytes()),
+                    Bind::I64(after.epoch.into()),
+                    Bind::Text(name),
+                    Bind::I64(before.next_sequence as i64),
+                    Bind::Bytes(before.hash.as_bytes()),
+                    Bind::I64(before.epoch.into()),
+                ]),
+            )? == 1
+        } else {
+            Self::create_ticket(conn, name, after, Wait::ForIt)?
+        };
+        if redeemed {
+            store::insert_entry(conn, row)?;
+        }
+        Ok(redeemed)
+    }
+
+    fn migrations() -> Vec<Box<dyn Migration<Self>>> {
+        MigrationSource::<Self>::migrations(&crate::migrations::SQLITE)
+            .expect("the names of embedded migrations were checked when they were embedded")
+    }
+
+    fn lock_maintenance<C>(_conn: &mut C) -> QueryResult<()>
+    where
+        C: LogConnection<Backend = Self>,
+    {
+        Ok(())
+    }
+
+    fn table_columns<C>(conn: &mut C, table: &TableName) -> QueryResult<Vec<Column>>
+    where
+        C: LogConnection<Backend = Self>,
+    {
+        let binds = [Bind::Text(table.name()), Bind::Text(table.schema().unwrap_or("main"))];
+        load(conn, Statement::<SelectColumns>::new(&binds), |row| {
+            Ok(Column {
+                name: Self::read_text(row, 0)?.unwrap_or_default(),
+                generated: Self::read_i64(row, 1)? >= 2,
+            })
+        })
+    }
+
+    fn table_triggers<C>(conn: &mut C, table: &TableName) -> QueryResult<Vec<String>>
+    where
+        C: LogConnection<Backend = Self>,
+    {
+        let binds = [Bind::Text(table.name()), Bind::Text(table.name())];
+        load(conn, Statement::<SelectTriggers>::new(&binds), |row| {
+            Ok(Self::read_text(row, 0)?.unwrap_or_default())
+        })
+    }
+
+    /// SQLite has no `LIKE` for tables, and its pragmas do not tell everything that a `CREATE TABLE`
+    /// says. So the tables are renamed, which makes SQLite itself rewrite every reference among
+    /// them; the statements are read from the catalogue and the renaming is rolled back.
+    fn copy_tables<C>(conn: &mut C, tables: &[TableCopy]) -> QueryResult<()>
+    where
+        C: LogConnection<Backend = Self>,
+    {
+        conn.batch_execute("SAVEPOINT oplog_copy")?;
+        let statements = renamed_sql(conn, tables);
+        conn.batch_execute("ROLLBACK TO oplog_copy; RELEASE oplog_copy")?;
+        for statement in statements? {
+            conn.batch_execute(&statement)?;
+        }
+        Ok(())
+    }
+
+    /// SQLite keeps `AUTOINCREMENT` past explicit keys by itself.
+    fn reset_sequences<C>(_conn: &mut C, _table: &TableName) -> QueryResult<()>
+    where
+        C: LogConnection<Backend = Self>,
+    {
+        Ok(())
+    }
+}
+
+/// SQLite has no word for a column's default, so that a statement of several rows could not leave
+/// columns out row by row. One cached statement for each row costs about the same.
+impl<'q, C, M, V> InsertMany<'q, C, M, V> for Sqlite
+where
+    C: LogConnection<Backend = Sqlite>,
+    M: Oplogged,
+    V: Insertable<M::Table>,
+    Inserted<M, V>: LoadQuery<'q, C, M>,
+{
+    fn insert_many(conn: &mut C, values: Vec<V>) -> QueryResult<Vec<M>> {
+        let mut rows = Vec::with_capacity(values.len());
+        for value in values {
+            let insert: Inserted<M, V> = Returning {
+                statement: diesel::insert_into(M::Table::default()).values(value),
+                columns: M::columns(),
+            };
+            for row in insert.internal_load(conn)? {
+                rows.push(row?);
+            }
+        }
+        Ok(rows)
+    }
+}
+
+fn renamed_sql<C>(conn: &mut C, tables: &[TableCopy]) -> QueryResult<Vec<String>>
+where
+    C: LogConnection<Backend = Sqlite>,
+{
+    for TableCopy { from, to, exists } in tables {
+        if *exists {
+            // Out of the way, until the roll-back brings it back.
+            conn.batch_execute(&format!("DROP TABLE {}", to.quoted()))?;
+        }
+        conn.batch_execute(&format!(
+            "ALTER TABLE {} RENAME TO {}",
+            from.quoted(),
+            to.quoted_name()
+        ))?;
+    }
+    let mut statements = Vec::new();
+    for TableCopy { to, .. } in tables.iter().filter(|table| !table.exists) {
+        let rows = load(conn, Statement::<SelectSql>::new(&[Bind::Text(to.name())]), |row| {
+            Ok((
+                Sqlite::read_text(row, 0)?.unwrap_or_default(),
+                Sqlite::read_text(row, 1)?.unwrap_or_default(),
+                Sqlite::read_text(row, 2)?.unwrap_or_default(),
+            ))
+        })?;
+        for (kind, name, sql) in rows {
+            statements.push(match kind.as_str() {
+                "index" => rename_index(&sql, &format!("{}_{name}", to.name())).ok_or_else(|| {
+                    DieselError::QueryBuilderError(
+                        format!("the statement of the index `{name}` could not be read").into(),
+                    )
+                })?,
+                _ => sql,
+            });
+        }
+    }
+    Ok(statements)
+}
+
+/// The statement of an index, as SQLite keeps it, under another name: `CREATE [UNIQUE] INDEX name
+/// ON …`, where only the name is as the user spelt it.
+fn rename_index(sql: &str, name: &str) -> Option<String> {
+    let (create, rest) = ["CREATE UNIQUE INDEX ", "CREATE INDEX "]
+        .iter()
+        .find_map(|create| sql.strip_prefix(create).map(|rest| (create, rest.trim_start())))?;
+    let end = identifier_end(rest)?;
+    Some(format!("{create}\"{}\"{}", name.replace('"', "\"\""), &rest[end..]))
+}
+
+/// Where the identifier at the start of `sql` ends, in any of SQLite's four ways to quote.
+fn identifier_end(sql: &str) -> Option<usize> {
+    let close = match sql.chars().next()? {
+        '"' => '"',
+        '`' => '`',
+        '\'' => '\'',
+        '[' => return sql.find(']').map(|at| at + 1),
+        _ => return sql.find(|c: char| c.is_whitespace() || c == '(').filter(|end| *end > 0),
+    };
+    let mut chars = sql.char_indices().skip(1).peekable();
+    while let Some((at, c)) = chars.next() {
+        if c != close {
+            continue;
+        }
+        // A doubled quote stands for itself.
+        if chars.peek().is_some_and(|(_, next)| *next == close) {
+            chars.next();
+            continue;
+        }
+        return Some(at + 1);
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::rename_index;
+
+    #[test]
+    fn an_index_is_renamed_however_its_name_is_quoted() {
+        for name in ["by_a", "\"by a\"", "\"by \"\"a\"\"\"", "`by a`", "[by a]", "'by a'"] {
+            for create in ["CREATE INDEX", "CREATE UNIQUE INDEX"] {
+                assert_eq!(
+                    rename_index(&format!("{create} {name} ON \"t\" (a) WHERE b"), "n").as_deref(),
+                    Some(format!("{create} \"n\" ON \"t\" (a) WHERE b").as_str()),
+                );
+            }
+        }
+        assert_eq!(rename_index("CREATE INDEX \"open", "n"), None);
+        assert_eq!(rename_index("CREATE TABLE t (a)", "n"), None);
+    }
+}

@@ -1,0 +1,175 @@
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use diesel::connection::{AnsiTransactionManager, Connection, LoadConnection, TransactionManager};
+use diesel::query_builder::{Query, QueryFragment, QueryId};
+use diesel::sql_types::Untyped;
+use diesel::QueryResult;
+
+use crate::backend::LogBackend;
+use crate::{Error, Retry};
+use crate::bind::{DieselRow, RawRow};
+
+/// A connection on which a logged transaction runs its statements.
+///
+/// Implemented for Diesel's own connections. Pooled ones reach theirs through
+/// [`Connect`].
+pub trait LogConnection:
+    Connection<Backend: LogBackend, TransactionManager = AnsiTransactionManager> + LoadConnection + 'static
+{
+}
+
+impl<C> LogConnection for C where
+    C: Connection<Backend: LogBackend, TransactionManager = AnsiTransactionManager>
+        + LoadConnection
+        + 'static
+{
+}
+
+/// Something with a connection for logged transactions: a connection itself or one from a pool.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no connection that a logged transaction can run on",
+    note = "use a `SqliteConnection` or `PgConnection`, plain or from an r2d2 pool",
+    note = "and switch on the feature of `oplog-diesel` that carries the backend's name (`sqlite`, `postgres`) or `r2d2`"
+)]
+pub trait Connect {
+    /// The connection inside.
+    type Connection: LogConnection;
+    /// The connection inside.
+    fn connection(&mut self) -> &mut Self::Connection;
+}
+
+#[cfg(feature = "sqlite")]
+impl Connect for diesel::SqliteConnection {
+    type Connection = Self;
+    fn connection(&mut self) -> &mut Self {
+        self
+    }
+}
+
+#[cfg(feature = "postgres")]
+impl Connect for diesel::PgConnection {
+    type Connection = Self;
+    fn connection(&mut self) -> &mut Self {
+        self
+    }
+}
+
+// A pooled connection has a transaction manager of its own, which only forwards.
+#[cfg(feature = "r2d2")]
+impl<C> Connect for diesel::r2d2::PooledConnection<diesel::r2d2::ConnectionManager<C>>
+where
+    C: LogConnection + diesel::r2d2::R2D2Connection,
+{
+    type Connection = C;
+    fn connection(&mut self) -> &mut C {
+        self
+    }
+}
+
+/// Where a connection stands with regard to transactions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Nesting {
+    /// No transaction is open.
+    None,
+    /// Diesel's test transaction is open, and nothing inside it.
+    Test,
+    /// A transaction of the application's is open, or the connection is broken.
+    Outer,
+}
+
+pub(crate) fn nesting<C: LogConnection>(conn: &mut C) -> QueryResult<Nesting> {
+    let depth = AnsiTransactionManager::transaction_manager_status_mut(conn).transaction_depth()?;
+    // Diesel keeps its test flag to itself, but a pool may reuse a connection with a test
+    // transaction open and not one with any other.
+    let reusable = !<AnsiTransactionManager as TransactionManager<C>>::is_broken_transaction_manager(conn);
+    Ok(match depth {
+        None => Nesting::None,
+        Some(_) if reusable => Nesting::Test,
+        Some(_) => Nesting::Outer,
+    })
+}
+
+/// Runs a statement and counts the rows it changed.
+pub(crate) fn execute<C, Q>(conn: &mut C, query: &Q) -> QueryResult<usize>
+where
+    C: LogConnection,
+    Q: QueryFragment<C::Backend> + QueryId,
+{
+    conn.execute_returning_count(query)
+}
+
+/// Runs a statement and hands each row to `each`.
+pub(crate) fn load<C, Q, T>(
+    conn: &mut C,
+    query: Q,
+    mut each: impl FnMut(&dyn RawRow<C::Backend>) -> QueryResult<T>,
+) -> QueryResult<Vec<T>>
+where
+    C: LogConnection,
+    Q: Query<SqlType = Untyped> + QueryFragment<C::Backend> + QueryId,
+{
+    let mut rows = Vec::new();
+    for row in LoadConnection::load(conn, query)? {
+        rows.push(each(&DieselRow(row?, PhantomData))?);
+    }
+    Ok(rows)
+}
+
+/// Runs a statement that gives at most one row.
+pub(crate) fn load_one<C, Q, T>(
+    conn: &mut C,
+    query: Q,
+    each: impl FnMut(&dyn RawRow<C::Backend>) -> QueryResult<T>,
+) -> QueryResult<Option<T>>
+where
+    C: LogConnection,
+    Q: Query<SqlType = Untyped> + QueryFragment<C::Backend> + QueryId,
+{
+    Ok(load(conn, query, each)?.pop())
+}
+
+/// Runs `body` in a transaction of our own, opened by `begin`; inside Diesel's test transaction as a
+/// savepoint. An error or panic rolls back.
+pub(crate) fn in_transaction<C: LogConnection, T>(
+    conn: &mut C,
+    begin: &str,
+    what: &'static str,
+    body: impl FnOnce(&mut C) -> Result<T, Error>,
+) -> Result<T, Error> {
+    match nesting(conn).map_err(Error::store("looking at the connection"))? {
+        Nesting::None => begin_patiently(conn, begin).map_err(Error::store(what))?,
+        Nesting::Test => AnsiTransactionManager::begin_transaction(conn).map_err(Error::store(what))?,
+        Nesting::Outer => return Err(Error::OuterTransaction),
+    }
+    match catch_unwind(AssertUnwindSafe(|| body(conn))) {
+        Ok(Ok(value)) => {
+            AnsiTransactionManager::commit_transaction(conn).map_err(Error::store(what))?;
+            Ok(value)
+        }
+        Ok(Err(error)) => {
+            // The cause is reported, not what happened on the way out.
+            let _ = AnsiTransactionManager::rollback_transaction(conn);
+            Err(error)
+        }
+        Err(panic) => {
+            let _ = AnsiTransactionManager::rollback_transaction(conn);
+            resume_unwind(panic)
+        }
+    }
+}
+
+/// Opens a transaction, and waits up to ten seconds for a database that is busy.
+fn begin_patiently<C: LogConnection>(conn: &mut C, begin: &str) -> QueryResult<()> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        match AnsiTransactionManager::begin_transaction_sql(conn, begin) {
+            Err(error) if Retry::of(&error).is_some() && Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            result => return result,
+        }
+    }
+}

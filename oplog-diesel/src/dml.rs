@@ -1,0 +1,249 @@
+//! The statements of a logged write, around what the user's own query builder made.
+
+use std::rc::Rc;
+
+use diesel::backend::Backend;
+use diesel::connection::Connection;
+use diesel::dsl::SqlTypeOf;
+use diesel::expression::Expression;
+use diesel::query_builder::{
+    AsChangeset, AstPass, InsertStatement, IntoUpdateTarget, Query, QueryFragment, QueryId,
+};
+use diesel::query_source::QuerySource;
+use diesel::result::Error as DieselError;
+use diesel::{Insertable, QueryResult, RunQueryDsl};
+use oplog_core::LogRow;
+
+use crate::Oplogged;
+use crate::backend::LogBackend;
+use crate::bind::Bindable;
+
+/// The `FROM` clause of a model's table.
+pub type FromOf<M> = <<M as Oplogged>::Table as QuerySource>::FromClause;
+/// The `WHERE` clause of a filter.
+pub type FilterOf<S> = <S as IntoUpdateTarget>::WhereClause;
+/// An insert of `V` that returns the model.
+pub type Inserted<M, V> = Returning<
+    InsertStatement<<M as Oplogged>::Table, <V as Insertable<<M as Oplogged>::Table>>::Values>,
+    <M as Oplogged>::Columns,
+>;
+/// The rows of a filter, locked.
+pub type Before<M, W> = Locking<FromOf<M>, W, <M as Oplogged>::Columns>;
+/// An update of rows by their keys that returns them.
+pub type Updated<M, K, V> =
+    Returning<Update<FromOf<M>, ByKeys<K>, <V as AsChangeset>::Changeset>, <M as Oplogged>::Columns>;
+/// A delete of the rows of a filter that returns them.
+pub type Deleted<M, W> = Returning<Delete<FromOf<M>, W>, <M as Oplogged>::Columns>;
+/// The key of a model that the caller holds.
+pub type One<'m, M> = &'m [M];
+/// The keys of models that were read.
+pub type Many<M> = Rc<Vec<M>>;
+
+/// `<statement> RETURNING <columns>`: any statement, and the model's own columns in the model's own
+/// order, whatever the order of the table is.
+#[derive(Debug)]
+pub struct Returning<S, Cols> {
+    pub(crate) statement: S,
+    pub(crate) columns: Cols,
+}
+
+impl<S, Cols, DB> QueryFragment<DB> for Returning<S, Cols>
+where
+    DB: Backend,
+    S: QueryFragment<DB>,
+    Cols: QueryFragment<DB>,
+{
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        self.statement.walk_ast(out.reborrow())?;
+        out.push_sql(" RETURNING ");
+        self.columns.walk_ast(out.reborrow())
+    }
+}
+
+impl<S: QueryId, Cols: QueryId> QueryId for Returning<S, Cols> {
+    type QueryId = Returning<S::QueryId, Cols::QueryId>;
+    const HAS_STATIC_QUERY_ID: bool = S::HAS_STATIC_QUERY_ID && Cols::HAS_STATIC_QUERY_ID;
+}
+
+impl<S, Cols: Expression> Query for Returning<S, Cols> {
+    type SqlType = SqlTypeOf<Cols>;
+}
+
+impl<S, Cols, C: Connection> RunQueryDsl<C> for Returning<S, Cols> {}
+
+/// `UPDATE <table> SET <changes> <where>`, cached by its text, which Diesel's own never is.
+#[derive(Debug)]
+pub struct Update<From, W, V> {
+    pub(crate) from: From,
+    pub(crate) filter: W,
+    // Shared by the statements of one call, which differ in their keys only.
+    pub(crate) changes: Rc<V>,
+}
+
+impl<From, W, V, DB> QueryFragment<DB> for Update<From, W, V>
+where
+    DB: Backend,
+    From: QueryFragment<DB>,
+    W: QueryFragment<DB>,
+    V: QueryFragment<DB>,
+{
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        if self.changes.is_noop(out.backend())? {
+            return Err(DieselError::QueryBuilderError("there is nothing to set".into()));
+        }
+        out.push_sql("UPDATE ");
+        self.from.walk_ast(out.reborrow())?;
+        out.push_sql(" SET ");
+        self.changes.walk_ast(out.reborrow())?;
+        self.filter.walk_ast(out.reborrow())
+    }
+}
+
+impl<From, W, V> QueryId for Update<From, W, V> {
+    type QueryId = ();
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+/// `DELETE FROM <table> <where>`.
+#[derive(Debug)]
+pub struct Delete<From, W> {
+    pub(crate) from: From,
+    pub(crate) filter: W,
+}
+
+impl<From, W, DB> QueryFragment<DB> for Delete<From, W>
+where
+    DB: Backend,
+    From: QueryFragment<DB>,
+    W: QueryFragment<DB>,
+{
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        out.push_sql("DELETE FROM ");
+        self.from.walk_ast(out.reborrow())?;
+        self.filter.walk_ast(out.reborrow())
+    }
+}
+
+impl<From, W> QueryId for Delete<From, W> {
+    type QueryId = ();
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+/// `SELECT <columns> FROM <table> <where> [FOR UPDATE]`: rows as they are before an update.
+#[derive(Debug)]
+pub struct Locking<From, W, Cols> {
+    pub(crate) from: From,
+    pub(crate) filter: W,
+    pub(crate) columns: Cols,
+}
+
+impl<From, W, Cols, DB> QueryFragment<DB> for Locking<From, W, Cols>
+where
+    DB: LogBackend,
+    From: QueryFragment<DB>,
+    W: QueryFragment<DB>,
+    Cols: QueryFragment<DB>,
+{
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        out.push_sql("SELECT ");
+        self.columns.walk_ast(out.reborrow())?;
+        out.push_sql(" FROM ");
+        self.from.walk_ast(out.reborrow())?;
+        self.filter.walk_ast(out.reborrow())?;
+        if DB::LOCKS_ROWS {
+            out.push_sql(" FOR UPDATE");
+        }
+        Ok(())
+    }
+}
+
+impl<From, W, Cols> QueryId for Locking<From, W, Cols> {
+    type QueryId = ();
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl<From, W, Cols: Expression> Query for Locking<From, W, Cols> {
+    type SqlType = SqlTypeOf<Cols>;
+}
+
+impl<From, W, Cols, C: Connection> RunQueryDsl<C> for Locking<From, W, Cols> {}
+
+/// ` WHERE <primary key> IN (…)`.
+#[derive(Debug)]
+pub struct ByKeys<K>(pub(crate) K);
+
+/// The rows whose keys a statement addresses.
+pub trait Keys {
+    /// The model of the rows.
+    type Model;
+    /// The rows.
+    fn rows(&self) -> &[Self::Model];
+}
+
+impl<M> Keys for &[M] {
+    type Model = M;
+    fn rows(&self) -> &[M] {
+        self
+    }
+}
+
+impl<M> Keys for Rc<Vec<M>> {
+    type Model = M;
+    fn rows(&self) -> &[M] {
+        self
+    }
+}
+
+impl<K, DB> QueryFragment<DB> for ByKeys<K>
+where
+    DB: LogBackend,
+    K: Keys<Model: Bindable<DB>>,
+{
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        let rows = self.0.rows();
+        let columns = <K::Model as LogRow>::DEF.columns;
+        let key = || columns.iter().enumerate().filter(|(_, column)| column.key);
+        match rows {
+            [] => Err(DieselError::QueryBuilderError("no row to address".into())),
+            [row] => {
+                for (at, (index, column)) in key().enumerate() {
+                    out.push_sql(if at == 0 { " WHERE " } else { " AND " });
+                    out.push_identifier(column.name)?;
+                    out.push_sql(" = ");
+                    row.bind(index, out.reborrow())?;
+                }
+                Ok(())
+            }
+            rows => {
+                out.push_sql(" WHERE (");
+                for (at, (_, column)) in key().enumerate() {
+                    if at > 0 {
+                        out.push_sql(", ");
+                    }
+                    out.push_identifier(column.name)?;
+                }
+                out.push_sql(") IN (VALUES ");
+                // Padded to a power of two by repeating the last key, so that a few texts serve
+                // any number of rows: Diesel's statement cache is unbounded.
+                for at in 0..rows.len().next_power_of_two() {
+                    let row = &rows[at.min(rows.len() - 1)];
+                    out.push_sql(if at == 0 { "(" } else { ", (" });
+                    for (at, (index, _)) in key().enumerate() {
+                        if at > 0 {
+                            out.push_sql(", ");
+                        }
+                        row.bind(index, out.reborrow())?;
+                    }
+                    out.push_sql(")");
+                }
+                out.push_sql(")");
+                Ok(())
+            }
+        }
+    }
+}
+
+impl<K> QueryId for ByKeys<K> {
+    type QueryId = ();
+    const HAS_STATIC_QUERY_ID: bool = false;
+}

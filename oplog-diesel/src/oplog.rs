@@ -1,0 +1,315 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use oplog_core::{Aggregate, DataKey, Head, Kek, Keyring, LogId, Receipt};
+
+use crate::connection::{Connect, LogConnection, nesting, Nesting};
+use crate::entries::{Entries, Entry, StoredEntry};
+use crate::frontier::Frontier;
+use crate::key_source::{KeySource, KeySourceError};
+use crate::model::{Model, Replayable};
+use crate::replay::Replay;
+use crate::store::{self, LogRow};
+use crate::transaction::TransactionBuilder;
+use crate::tx::Tx;
+use crate::verify::{self, StructureReport};
+use crate::{Error, TypeCatalog, keys, model};
+
+/// A log: the way to write it and to read it.
+///
+/// It holds the log's identity, its keys and the models it knows, but no connection: every call
+/// takes one. Clones are cheap and share everything.
+#[derive(Clone, Debug)]
+pub struct Oplog {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    log: LogRow,
+    keyring: Keyring,
+    catalog: TypeCatalog,
+    retries: Retries,
+    creates_tickets: bool,
+}
+
+/// How often and how long a transaction is made again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Retries {
+    pub attempts_max: u32,
+    pub time_max: Duration,
+}
+
+/// What is needed to open a log. Made by [`Oplog::builder`].
+#[derive(Debug)]
+#[must_use = "nothing happens before `open`"]
+pub struct OplogBuilder {
+    keks: Result<Vec<Kek>, KeySourceError>,
+    models: Vec<Model>,
+    linked: bool,
+    expected: Option<LogId>,
+    retries: Retries,
+    creates_tickets: bool,
+}
+
+impl Oplog {
+    /// The description of a log to open. It needs at least a key.
+    pub fn builder() -> OplogBuilder {
+        OplogBuilder {
+            keks: Err(KeySourceError::Missing),
+            models: Vec::new(),
+            linked: true,
+            expected: None,
+            retries: Retries { attempts_max: 1000, time_max: Duration::from_secs(30) },
+            creates_tickets: true,
+        }
+    }
+
+    /// A transaction that counts on an aggregate; see [`TransactionBuilder::on`].
+    pub fn on(&self, aggregate: impl Into<Aggregate>) -> TransactionBuilder<'_> {
+        TransactionBuilder::new(self).on(aggregate)
+    }
+
+    /// A transaction whose entries carry metadata; see [`TransactionBuilder::metadata`].
+    pub fn metadata(&self, key: impl Into<String>, value: impl Into<String>) -> TransactionBuilder<'_> {
+        TransactionBuilder::new(self).metadata(key, value)
+    }
+
+    /// A transaction whose entries carry a key without a value; see
+    /// [`TransactionBuilder::metadata_key`].
+    pub fn metadata_key(&self, key: impl Into<String>) -> TransactionBuilder<'_> {
+        TransactionBuilder::new(self).metadata_key(key)
+    }
+
+    /// Runs a closure in a logged transaction; see [`TransactionBuilder::transaction`].
+    ///
+    /// # Errors
+    ///
+    /// As [`TransactionBuilder::transaction`].
+    pub fn transaction<C, T, E, F>(&self, conn: &mut C, body: F) -> Result<T, E>
+    where
+        C: Connect,
+        E: From<Error>,
+        F: FnMut(&mut Tx<'_, C::Connection>) -> Result<T, E>,
+    {
+        TransactionBuilder::new(self).transaction(conn, body)
+    }
+
+    /// Runs a closure in a logged transaction and returns the receipts of its entries; see
+    /// [`TransactionBuilder::transaction_with_receipts`].
+    ///
+    /// # Errors
+    ///
+    /// As [`TransactionBuilder::transaction`].
+    pub fn transaction_with_receipts<C, T, E, F>(&self, conn: &mut C, body: F) -> Result<(T, Vec<Receipt>), E>
+    where
+        C: Connect,
+        E: From<Error>,
+        F: FnMut(&mut Tx<'_, C::Connection>) -> Result<T, E>,
+    {
+        TransactionBuilder::new(self).transaction_with_receipts(conn, body)
+    }
+
+    /// Whether the transaction of an [`Error::CommitUnknown`] was committed: all of its entries are
+    /// in the log with their hashes, or none is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`] if the log can't be read.
+    pub fn resolve<C: Connect>(&self, conn: &mut C, receipts: &[Receipt]) -> Result<bool, Error> {
+        let conn = conn.connection();
+        for receipt in receipts {
+            let stored = store::envelope(conn, receipt.aggregate.as_str(), receipt.sequence as i64)
+                .map_err(Error::store("reading an entry"))?;
+            // A transaction is committed as a whole, so one entry would tell. All are compared
+            // because it costs little and the question is asked on a bad day.
+            if stored.is_none_or(|data| oplog_core::entry_hash(&data) != receipt.entry_hash) {
+                return Ok(false);
+            }
+        }
+        Ok(!receipts.is_empty())
+    }
+
+    /// The identity of the log. Readers pin it in their own configuration, with
+    /// [`OplogBuilder::expect_log`].
+    pub fn log_id(&self) -> LogId {
+        self.inner.log.log_id
+    }
+
+    /// The incarnation of the log in which it was opened.
+    pub fn epoch(&self) -> u32 {
+        self.inner.log.epoch
+    }
+
+    /// The models that this log knows.
+    pub fn catalog(&self) -> &TypeCatalog {
+        &self.inner.catalog
+    }
+
+    /// One head per aggregate, all read in one snapshot.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`] if the tickets can't be read.
+    pub fn frontier<C: Connect>(&self, conn: &mut C) -> Result<Frontier, Error> {
+        Frontier::read(conn.connection())
+    }
+
+    /// The stored entries, in pages of bounded memory; see [`Entries`].
+    pub fn entries<'c, C: Connect>(&self, conn: &'c mut C) -> Entries<'c, C::Connection> {
+        Entries::new(conn.connection())
+    }
+
+    /// Opens a stored entry: checks its columns against its header, decrypts it and reads its
+    /// messages.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Entry`], which says what is wrong with the entry.
+    pub fn open_entry(&self, stored: &StoredEntry) -> Result<Entry, Error> {
+        stored.open(&self.inner.keyring)
+    }
+
+    /// Checks the structure of the whole log: every envelope, its columns, its place in the chain,
+    /// and the tickets. Needs no key.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`] if the log can't be read. What is wrong *in* the log is in the report.
+    pub fn verify_structure<C: Connect>(&self, conn: &mut C) -> Result<StructureReport, Error> {
+        verify::verify(conn.connection(), &self.inner.log, None)
+    }
+
+    /// Checks the structure of the whole log and opens every entry.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`] if the log can't be read. What is wrong *in* the log is in the report.
+    pub fn verify_contents<C: Connect>(&self, conn: &mut C) -> Result<StructureReport, Error> {
+        verify::verify(conn.connection(), &self.inner.log, Some(&self.inner.keyring))
+    }
+
+    /// Writes the rows of the log anew; see [`Replay`].
+    pub fn replay<'c, C: Connect>(&self, source: &'c mut C) -> Replay<'_, 'c, C::Connection> {
+        Replay::new(self, source.connection())
+    }
+
+    pub(crate) fn log(&self) -> &LogRow {
+        &self.inner.log
+    }
+
+    pub(crate) fn retries(&self) -> Retries {
+        self.inner.retries
+    }
+
+    pub(crate) fn primary_key(&self) -> Result<Arc<DataKey>, Error> {
+        Ok(self.inner.keyring.primary()?)
+    }
+
+    /// The head of an aggregate as it is now, without a lock.
+    pub(crate) fn head<C: LogConnection>(&self, conn: &mut C, aggregate: &Aggregate) -> Result<Head, Error> {
+        match store::ticket(conn, aggregate.as_str()).map_err(Error::store("reading a ticket"))? {
+            Some(head) => Ok(head),
+            None => self.genesis(aggregate),
+        }
+    }
+
+    /// The head that a missing ticket stands for.
+    pub(crate) fn genesis(&self, aggregate: &Aggregate) -> Result<Head, Error> {
+        if !self.inner.creates_tickets {
+            return Err(Error::TicketNotFound { aggregate: aggregate.as_str().to_owned() });
+        }
+        Ok(Head::genesis(&self.inner.log.log_id, aggregate.as_str(), self.inner.log.epoch))
+    }
+
+    pub(crate) fn check_epoch(&self, aggregate: &Aggregate, head: &Head) -> Result<(), Error> {
+        let expected = self.inner.log.epoch;
+        if head.epoch == expected {
+            return Ok(());
+        }
+        Err(Error::Epoch { aggregate: aggregate.as_str().to_owned(), expected, found: head.epoch })
+    }
+}
+
+impl OplogBuilder {
+    /// The key-encryption keys that protect the log's data keys, from a
+    /// [`KeyFile`](crate::KeyFile), a [`KeyEnv`](crate::KeyEnv) or a source of your own.
+    pub fn key(mut self, source: impl KeySource) -> Self {
+        self.keks = source.keys();
+        self
+    }
+
+    /// Registers a model. Models of crates that are linked into the program are found without it;
+    /// name those that no code of the program mentions otherwise, which a linker may drop.
+    pub fn model<M: Replayable>(mut self) -> Self {
+        self.models.push(Model::of::<M>());
+        self
+    }
+
+    /// Knows only the models that are registered with [`model`](Self::model).
+    pub fn only_named_models(mut self) -> Self {
+        self.linked = false;
+        self
+    }
+
+    /// Refuses to open any other log than this one. The id belongs into the application's
+    /// configuration: whoever owns the database could exchange it there.
+    pub fn expect_log(mut self, log_id: LogId) -> Self {
+        self.expected = Some(log_id);
+        self
+    }
+
+    /// How often a transaction is made again, at most, and for how long. 1,000 times and 30 seconds
+    /// unless set.
+    pub fn attempts(mut self, attempts_max: u32, time_max: Duration) -> Self {
+        self.retries = Retries { attempts_max: attempts_max.max(1), time_max };
+        self
+    }
+
+    /// Whether the first entry of an aggregate creates its ticket. If not, tickets must be inserted
+    /// beforehand, and a write to an aggregate without one is [`Error::TicketNotFound`].
+    pub fn create_tickets(mut self, create: bool) -> Self {
+        self.creates_tickets = create;
+        self
+    }
+
+    /// Opens the log. The first `open` of a log creates its first data key; several processes may
+    /// open it at once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::KeySource`], [`Error::NotMigrated`], [`Error::NoLog`], [`Error::WrongLog`],
+    /// [`Error::KeyNotGiven`], [`Error::KeyUnwrap`], [`Error::MalformedKey`], [`Error::Catalog`],
+    /// [`Error::OuterTransaction`] or [`Error::Store`].
+    pub fn open<C: Connect>(self, conn: &mut C) -> Result<Oplog, Error> {
+        let keks = self.keks?;
+        let mut catalog = TypeCatalog::new();
+        if self.linked {
+            for model in model::linked() {
+                catalog.register(model)?;
+            }
+        }
+        for model in self.models {
+            catalog.register(model)?;
+        }
+        let conn = conn.connection();
+        if nesting(conn).map_err(Error::store("looking at the connection"))? == Nesting::Outer {
+            return Err(Error::OuterTransaction);
+        }
+        crate::migrations::check(conn)?;
+        let log = store::log_row(conn).map_err(Error::store("reading the log's identity"))?.ok_or(Error::NoLog)?;
+        if let Some(expected) = self.expected.filter(|expected| *expected != log.log_id) {
+            return Err(Error::WrongLog { expected, found: log.log_id });
+        }
+        let keyring = keys::load_or_create(conn, &log, &keks)?;
+        Ok(Oplog {
+            inner: Arc::new(Inner {
+                log,
+                keyring,
+                catalog,
+                retries: self.retries,
+                creates_tickets: self.creates_tickets,
+            }),
+        })
+    }
+}

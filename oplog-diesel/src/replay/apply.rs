@@ -1,0 +1,396 @@
+use std::collections::{BTreeMap, HashMap};
+
+use diesel::result::Error as DieselError;
+use oplog_core::{Message, MessageError, Op, RowError, TypeDef, Typed};
+
+use super::order::Place;
+use super::statement::{OnTable, Verb};
+use super::{AnyRow, TableName, TableOps};
+use crate::backend::{LogBackend, TableCopy};
+use crate::bind::UnsupportedColumn;
+use crate::connection::{LogConnection, load};
+use crate::error::reduce;
+use crate::{Divergence, EntryError, Error, Oplog, TargetError};
+
+/// What a replay did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReplayReport {
+    /// Entries applied.
+    pub entries: u64,
+    /// Messages applied.
+    pub messages: u64,
+    /// Rows that the tables hold in the end.
+    pub rows: u64,
+}
+
+/// Applies messages to tables of any name, strictly.
+pub(crate) struct Applier<'o, DB: LogBackend> {
+    oplog: &'o Oplog,
+    suffix: Option<String>,
+    tables: HashMap<&'static str, Table<DB>>,
+    /// A run of creates in one table that waits to be inserted together.
+    pending: Vec<(Place, Box<dyn AnyRow<DB>>)>,
+    pending_type: Option<&'static str>,
+    report: ReplayReport,
+}
+
+/// A table that messages are applied to.
+struct Table<DB: LogBackend> {
+    name: TableName,
+    def: &'static TypeDef,
+    ops: &'static dyn TableOps<DB>,
+    /// The columns that can be written.
+    columns: Vec<usize>,
+}
+
+impl<'o, DB: LogBackend> Applier<'o, DB> {
+    fn new(oplog: &'o Oplog, suffix: Option<String>) -> Self {
+        Applier {
+            oplog,
+            suffix,
+            tables: HashMap::new(),
+            pending: Vec::new(),
+            pending_type: None,
+            report: ReplayReport::default(),
+        }
+    }
+
+    /// Copies of the tables in the same database.
+    pub fn into_suffix<C>(conn: &mut C, oplog: &'o Oplog, suffix: &str) -> Result<Self, Error>
+    where
+        C: LogConnection<Backend = DB>,
+    {
+        // All at once, for the sake of the foreign keys among them. A program may link models whose
+        // tables are in another database.
+        let mut copies = BTreeMap::new();
+        for model in oplog.catalog().iter() {
+            let Ok(from) = DB::ops(model).table() else { continue };
+            if columns(conn, &from)?.is_empty() {
+                continue;
+            }
+            let to = from.suffixed(suffix);
+            let exists = !columns(conn, &to)?.is_empty();
+            if exists {
+                check_empty(conn, &to, model.def())?;
+            }
+            copies.insert(from.clone(), TableCopy { from, to, exists });
+        }
+        let copies: Vec<TableCopy> = copies.into_values().collect();
+        DB::copy_tables(conn, &copies).map_err(Error::store("copying the tables"))?;
+        Ok(Self::new(oplog, Some(suffix.to_owned())))
+    }
+
+    /// The tables themselves in another database.
+    pub fn into_database<C>(conn: &mut C, oplog: &'o Oplog) -> Result<Self, Error>
+    where
+        C: LogConnection<Backend = DB>,
+    {
+        for model in oplog.catalog().iter() {
+            let Ok(table) = DB::ops(model).table() else { continue };
+            if !columns(conn, &table)?.is_empty() {
+                check_empty(conn, &table, model.def())?;
+            }
+        }
+        Ok(Self::new(oplog, None))
+    }
+
+    /// Messages applied so far.
+    pub fn messages(&self) -> u64 {
+        self.report.messages
+    }
+
+    /// Applies one message.
+    pub fn apply<C>(&mut self, conn: &mut C, place: &Place, message: Message) -> Result<(), Error>
+    where
+        C: LogConnection<Backend = DB>,
+    {
+        let model = self.oplog.catalog().by_name(&message.type_name).map_err(|source| {
+            place.error(EntryError::Type { index: place.index, source })
+        })?;
+        let def = model.def();
+        if !self.tables.contains_key(def.type_name) {
+            let table = Table::open(conn, def, DB::ops(model), self.suffix.as_deref())?;
+            self.tables.insert(def.type_name, table);
+        }
+        let creates = matches!(message.op, Op::Create | Op::CreateItems);
+        if !creates || self.pending_type != Some(def.type_name) || self.pending.len() >= DB::REPLAY_ROWS_MAX {
+            self.flush(conn)?;
+        }
+        let table = &self.tables[def.type_name];
+        let row = table.decode(place, &message)?;
+        self.report.messages += 1;
+        match message.op {
+            Op::Create | Op::CreateItems => {
+                self.pending_type = Some(def.type_name);
+                self.pending.push((place.clone(), row));
+                self.report.rows += 1;
+            }
+            Op::Update => {
+                let before = table.decode_before(place, &message)?;
+                table.update(conn, place, &*before, &*row)?;
+            }
+            Op::Delete | Op::DeleteItems => {
+                table.delete(conn, place, &*row)?;
+                self.report.rows = self.report.rows.saturating_sub(1);
+            }
+        }
+        Ok(())
+    }
+
+    /// Inserts the rows that wait.
+    fn flush<C>(&mut self, conn: &mut C) -> Result<(), Error>
+    where
+        C: LogConnection<Backend = DB>,
+    {
+        let Some(type_name) = self.pending_type.take() else { return Ok(()) };
+        let table = &self.tables[type_name];
+        let (places, rows): (Vec<_>, Vec<_>) = self.pending.drain(..).unzip();
+        let mut from = 0;
+        while from < rows.len() {
+            // Powers of two, so that a few statements serve any number of rows.
+            let to = from + (1 << (rows.len() - from).ilog2());
+            table.insert(conn, &places[from..to], &rows[from..to])?;
+            from = to;
+        }
+        Ok(())
+    }
+
+    /// Applies what waits and sets the tables' generators.
+    pub fn finish<C>(mut self, conn: &mut C, entries: u64) -> Result<ReplayReport, Error>
+    where
+        C: LogConnection<Backend = DB>,
+    {
+        self.flush(conn)?;
+        for table in self.tables.values() {
+            DB::reset_sequences(conn, &table.name).map_err(Error::store("setting the sequences of the tables"))?;
+        }
+        self.report.entries = entries;
+        Ok(self.report)
+    }
+}
+
+impl<DB: LogBackend> Table<DB> {
+    fn open<C>(
+        conn: &mut C,
+        def: &'static TypeDef,
+        ops: &'static dyn TableOps<DB>,
+        suffix: Option<&str>,
+    ) -> Result<Self, Error>
+    where
+        C: LogConnection<Backend = DB>,
+    {
+        let own = ops.table().map_err(Error::store("reading the name of a table"))?;
+        let name = suffix.map_or_else(|| own.clone(), |suffix| own.suffixed(suffix));
+        let refused = |what| Error::Target { table: name.to_string(), what };
+        let described = columns(conn, &name)?;
+        if described.is_empty() {
+            return Err(refused(TargetError::Missing));
+        }
+        let names = DB::table_triggers(conn, &name).map_err(Error::store("reading the triggers of a table"))?;
+        if !names.is_empty() {
+            return Err(refused(TargetError::Triggers { names }));
+        }
+        let mut columns = Vec::new();
+        for (index, column) in def.columns.iter().enumerate() {
+            let found = described
+                .iter()
+                .find(|found| found.name == column.name)
+                .ok_or_else(|| refused(TargetError::NoColumn { column: column.name }))?;
+            if !found.generated {
+                columns.push(index);
+            }
+        }
+        Ok(Table { name, def, ops, columns })
+    }
+
+    fn decode(&self, place: &Place, message: &Message) -> Result<Box<dyn AnyRow<DB>>, Error> {
+        message
+            .values(self.def)
+            .and_then(|values| self.ops.decode(&values))
+            .map_err(|source| place.row_error(source))
+    }
+
+    /// The row before an update: the row after it, with the previous values of what was changed.
+    fn decode_before(&self, place: &Place, message: &Message) -> Result<Box<dyn AnyRow<DB>>, Error> {
+        let after = message.values(self.def);
+        let previous = message.previous_values(self.def);
+        after
+            .and_then(|after| Ok(match previous? {
+                Some(previous) => after.overlaid(previous),
+                None => after,
+            }))
+            .and_then(|before| self.ops.decode(&before))
+            .map_err(|source| place.row_error(source))
+    }
+
+    fn insert<C>(&self, conn: &mut C, places: &[Place], rows: &[Box<dyn AnyRow<DB>>]) -> Result<(), Error>
+    where
+        C: LogConnection<Backend = DB>,
+    {
+        let insert = Verb::Insert { columns: &self.columns, rows };
+        if let [row] = rows {
+            let stored = self.run(conn, &places[0], &**row, insert)?;
+            return self.compare(&places[0], &**row, &stored);
+        }
+        conn.batch_execute("SAVEPOINT oplog_rows").map_err(Error::store("setting a savepoint"))?;
+        match self.load(conn, insert) {
+            Ok(stored) if stored.len() == rows.len() => {
+                conn.batch_execute("RELEASE oplog_rows").map_err(Error::store("releasing a savepoint"))?;
+                places
+                    .iter()
+                    .zip(rows)
+                    .zip(stored)
+                    .try_for_each(|((place, row), stored)| self.compare(place, &**row, &[stored]))
+            }
+            // One by one, to find out which row it was.
+            _ => {
+                conn.batch_execute("ROLLBACK TO oplog_rows").map_err(Error::store("going back to a savepoint"))?;
+                places
+                    .iter()
+                    .zip(rows)
+                    .try_for_each(|(place, row)| self.insert(conn, std::slice::from_ref(place), std::slice::from_ref(row)))
+            }
+        }
+    }
+
+    fn update<C>(
+        &self,
+        conn: &mut C,
+        place: &Place,
+        before: &dyn AnyRow<DB>,
+        after: &dyn AnyRow<DB>,
+    ) -> Result<(), Error>
+    where
+        C: LogConnection<Backend = DB>,
+    {
+        let found = self.run(conn, place, before, Verb::Select { key: before })?;
+        self.find(place, before, &found)?;
+        let changed: Vec<usize> = self
+            .columns
+            .iter()
+            .copied()
+            .filter(|column| before.value(*column) != after.value(*column))
+            .collect();
+        if changed.is_empty() {
+            return self.compare(place, after, &found);
+        }
+        let stored = self.run(conn, place, after, Verb::Update { columns: &changed, row: after })?;
+        self.compare(place, after, &stored)
+    }
+
+    fn delete<C>(&self, conn: &mut C, place: &Place, row: &dyn AnyRow<DB>) -> Result<(), Error>
+    where
+        C: LogConnection<Backend = DB>,
+    {
+        let deleted = self.run(conn, place, row, Verb::Delete { key: row })?;
+        self.find(place, row, &deleted)
+    }
+
+    /// The one row that an update or delete found must be what the log says.
+    fn find(&self, place: &Place, expected: &dyn AnyRow<DB>, found: &[Box<dyn AnyRow<DB>>]) -> Result<(), Error> {
+        let [found] = found else {
+            return Err(self.diverged(place, expected, Divergence::NotFound));
+        };
+        match self.differences(expected, &**found) {
+            columns if columns.is_empty() => Ok(()),
+            columns => Err(self.diverged(place, expected, Divergence::Differs { columns })),
+        }
+    }
+
+    /// The one row that was written must be what it was given.
+    fn compare(&self, place: &Place, given: &dyn AnyRow<DB>, stored: &[Box<dyn AnyRow<DB>>]) -> Result<(), Error> {
+        let [stored] = stored else {
+            return Err(self.diverged(place, given, Divergence::NotFound));
+        };
+        match self.differences(given, &**stored) {
+            columns if columns.is_empty() => Ok(()),
+            columns => Err(self.diverged(place, given, Divergence::Changed { columns })),
+        }
+    }
+
+    fn differences(&self, one: &dyn AnyRow<DB>, other: &dyn AnyRow<DB>) -> Vec<&'static str> {
+        let columns = self.def.columns.iter().enumerate();
+        columns
+            .filter(|(index, _)| one.value(*index) != other.value(*index))
+            .map(|(_, column)| column.name)
+            .collect()
+    }
+
+    fn run<C>(
+        &self,
+        conn: &mut C,
+        place: &Place,
+        row: &dyn AnyRow<DB>,
+        verb: Verb<'_, DB>,
+    ) -> Result<Vec<Box<dyn AnyRow<DB>>>, Error>
+    where
+        C: LogConnection<Backend = DB>,
+    {
+        self.load(conn, verb).map_err(|error| self.diverged(place, row, divergence(&error)))
+    }
+
+    fn load<C>(&self, conn: &mut C, verb: Verb<'_, DB>) -> Result<Vec<Box<dyn AnyRow<DB>>>, DieselError>
+    where
+        C: LogConnection<Backend = DB>,
+    {
+        load(conn, OnTable { table: &self.name, def: self.def, verb }, |row| self.ops.read(row))
+    }
+
+    fn diverged(&self, place: &Place, row: &dyn AnyRow<DB>, what: Divergence) -> Error {
+        let key: Vec<String> = self
+            .def
+            .columns
+            .iter()
+            .enumerate()
+            .filter(|(_, column)| column.key)
+            .map(|(index, column)| format!("{} = {}", column.name, row.value(index)))
+            .collect();
+        Error::Diverged {
+            aggregate: place.aggregate.as_str().to_owned(),
+            sequence: place.sequence,
+            table: self.name.to_string(),
+            key: key.join(", "),
+            what,
+        }
+    }
+}
+
+impl Place {
+    fn error(&self, source: EntryError) -> Error {
+        Error::Entry { aggregate: self.aggregate.as_str().to_owned(), sequence: self.sequence, source }
+    }
+
+    fn row_error(&self, source: RowError) -> Error {
+        self.error(EntryError::Message { index: self.index, source: MessageError::Row { source } })
+    }
+}
+
+/// An error of a statement of a replay, reduced to what can't carry a row's values.
+fn divergence(error: &DieselError) -> Divergence {
+    if let DieselError::SerializationError(cause) = error {
+        if let Some(UnsupportedColumn { column }) = cause.downcast_ref() {
+            return Divergence::Unsupported { column };
+        }
+        return Divergence::Refused { kind: "a value can't be bound".to_owned(), constraint: None };
+    }
+    if let DieselError::DeserializationError(_) = error {
+        return Divergence::Refused { kind: "the stored row can't be read".to_owned(), constraint: None };
+    }
+    let (kind, constraint) = reduce(error);
+    let kind = kind.map_or_else(|| "the statement failed".to_owned(), |kind| format!("{kind:?}"));
+    Divergence::Refused { kind, constraint }
+}
+
+fn columns<C: LogConnection>(conn: &mut C, table: &TableName) -> Result<Vec<super::Column>, Error> {
+    C::Backend::table_columns(conn, table).map_err(Error::store("reading the columns of a table"))
+}
+
+fn check_empty<C: LogConnection>(conn: &mut C, table: &TableName, def: &'static TypeDef) -> Result<(), Error> {
+    let rows = load(conn, OnTable::<C::Backend> { table, def, verb: Verb::Any }, |_| Ok(()))
+        .map_err(Error::store("looking whether a table is empty"))?;
+    match rows.is_empty() {
+        true => Ok(()),
+        false => Err(Error::Target { table: table.to_string(), what: TargetError::NotEmpty }),
+    }
+}

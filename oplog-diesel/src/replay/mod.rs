@@ -1,0 +1,163 @@
+//! The rows of a log, written anew.
+
+mod apply;
+mod ops;
+mod order;
+mod statement;
+mod table;
+
+use diesel::QueryResult;
+
+use crate::backend::LogBackend;
+use crate::connection::{Connect, LogConnection, in_transaction};
+use crate::entries::StoredEntry;
+use crate::store::{self, StoredRow};
+use crate::{Error, Frontier, Oplog, TargetError};
+
+pub use apply::ReplayReport;
+use apply::Applier;
+pub use ops::{AnyRow, Ops, TableOps};
+use order::Order;
+pub use table::{Column, TableName, table_of};
+
+/// A replay that is being described: the log's messages are applied, in order, to empty tables.
+///
+/// A replay is strict. An insert must insert, an update or delete must find exactly the row that
+/// the log says was there, and the target must hold exactly the values it was given. Whatever
+/// differs is an [`Error::Diverged`] that names the entry, the table and the key.
+///
+/// A replay is one transaction, the tables it creates included: it ends complete, or it leaves the
+/// target as it was.
+///
+/// Every entry's place in the chain is checked on the way, and the last one of each aggregate
+/// against its ticket.
+#[must_use = "nothing happens before `into_suffix` or `into_database`"]
+pub struct Replay<'o, 'c, C> {
+    oplog: &'o Oplog,
+    source: &'c mut C,
+    frontier: Option<Frontier>,
+    progress: Progress<'o>,
+}
+
+type Progress<'o> = Option<Box<dyn FnMut(&ReplayProgress) + 'o>>;
+
+/// How far a replay has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReplayProgress {
+    /// Entries applied.
+    pub entries: u64,
+    /// Entries below the frontier.
+    pub entries_total: u64,
+    /// Messages applied.
+    pub messages: u64,
+}
+
+impl<'o, 'c, C: LogConnection> Replay<'o, 'c, C> {
+    pub(crate) fn new(oplog: &'o Oplog, source: &'c mut C) -> Self {
+        Replay { oplog, source, frontier: None, progress: None }
+    }
+
+    /// Applies only what is below a frontier. Without one, everything that is committed when the
+    /// replay begins.
+    pub fn up_to(mut self, frontier: &Frontier) -> Self {
+        self.frontier = Some(frontier.clone());
+        self
+    }
+
+    /// Calls `progress` after each entry.
+    pub fn progress(mut self, progress: impl FnMut(&ReplayProgress) + 'o) -> Self {
+        self.progress = Some(Box::new(progress));
+        self
+    }
+
+    /// Replays into copies of the tables in the same database, named after the originals with a
+    /// suffix. Copies that do not exist are created, with the keys, constraints and defaults of the
+    /// originals, generators of their own, and the foreign keys among them. Triggers are not copied,
+    /// neither are foreign keys to tables that are not logged.
+    ///
+    /// On SQLite, foreign keys to tables that are not logged stay and are checked if the connection
+    /// checks foreign keys.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Target`] if a copy exists and is not empty, [`Error::Diverged`], [`Error::Entry`] if
+    /// an entry of the log is not intact, [`Error::OuterTransaction`], [`Error::Store`].
+    pub fn into_suffix(self, suffix: &str) -> Result<ReplayReport, Error> {
+        if suffix.is_empty() {
+            return Err(Error::Target { table: "to create".to_owned(), what: TargetError::NoSuffix });
+        }
+        let Replay { oplog, source, frontier, mut progress } = self;
+        in_transaction(source, C::Backend::BEGIN, "opening a transaction for the replay", |conn| {
+            let frontier = frontier.map_or_else(|| Frontier::read(conn), Ok)?;
+            let applier = Applier::into_suffix(conn, oplog, suffix)?;
+            replay(oplog, conn, |conn, after| store::page_by_id(conn, after), &frontier, applier, &mut progress)
+        })
+    }
+
+    /// Replays into the tables of another database, on which the application's own migrations were
+    /// run. It may be another kind of database; see the crate's documentation for what survives the
+    /// way.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Target`] if a table is missing, is not empty or has triggers; [`Error::Diverged`],
+    /// also if the target can't hold a value as it is; [`Error::Entry`] if an entry of the log is
+    /// not intact; [`Error::OuterTransaction`], [`Error::Store`].
+    pub fn into_database<T: Connect>(self, target: &mut T) -> Result<ReplayReport, Error> {
+        type BackendOf<T> = <<T as Connect>::Connection as diesel::Connection>::Backend;
+        let Replay { oplog, source, frontier, mut progress } = self;
+        let frontier = frontier.map_or_else(|| Frontier::read(source), Ok)?;
+        let target = target.connection();
+        in_transaction(target, BackendOf::<T>::BEGIN, "opening a transaction for the replay", |target| {
+            let applier = Applier::into_database(target, oplog)?;
+            replay(oplog, target, |_, after| store::page_by_id(source, after), &frontier, applier, &mut progress)
+        })
+    }
+}
+
+impl<C> std::fmt::Debug for Replay<'_, '_, C> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Replay").field("frontier", &self.frontier).finish_non_exhaustive()
+    }
+}
+
+/// Applies the entries below a frontier. `page` reads the entries after an id, from the target's own
+/// connection or another one.
+fn replay<T: LogConnection>(
+    oplog: &Oplog,
+    target: &mut T,
+    mut page: impl FnMut(&mut T, i64) -> QueryResult<Vec<StoredRow>>,
+    frontier: &Frontier,
+    mut applier: Applier<T::Backend>,
+    progress: &mut Progress<'_>,
+) -> Result<ReplayReport, Error> {
+    let mut order = Order::new(oplog.log(), frontier);
+    let mut after = 0;
+    // The log may grow while it is read: what was asked for ends at the frontier, not at the end.
+    while !order.is_complete() {
+        let rows = page(target, after).map_err(Error::store("reading the entries"))?;
+        let Some(last) = rows.last() else { break };
+        after = last.id;
+        for row in rows {
+            if !order.wants(&row) {
+                continue;
+            }
+            let stored = StoredEntry::read(row)?;
+            let entry = oplog.open_entry(&stored)?;
+            for (place, message) in order.take(&stored, entry)? {
+                applier.apply(target, &place, message)?;
+            }
+            if let Some(progress) = progress {
+                progress(&ReplayProgress {
+                    entries: order.entries(),
+                    entries_total: frontier.entries(),
+                    messages: applier.messages(),
+                });
+            }
+        }
+    }
+    let entries = order.entries();
+    order.finish()?;
+    applier.finish(target, entries)
+}

@@ -1,0 +1,417 @@
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use diesel::query_builder::{AsChangeset, AsQuery, IntoUpdateTarget, SelectQuery};
+use diesel::query_dsl::methods::{FindDsl, LoadQuery};
+use diesel::query_source::QuerySource;
+use diesel::result::Error as DieselError;
+use diesel::{Insertable, QueryResult};
+use oplog_core::{LogRow, Message, Recorder, encode_columns};
+
+use crate::backend::InsertMany;
+use crate::bind::Bindable;
+use crate::connection::LogConnection;
+use crate::dml::{
+    Before, ByKeys, Delete, Deleted, FilterOf, Inserted, Locking, Many, One, Returning, Update, Updated,
+};
+use crate::{Error, Oplogged, Retry};
+
+/// A logged transaction from the inside: every write goes through it and is logged.
+///
+/// Each `logged_*` call runs the write at once and keeps what it did, as the database stored it,
+/// until the transaction is closed; then one entry for each aggregate is sealed and appended.
+///
+/// **An error is final.** Once a write statement failed, the transaction can't be committed, even if
+/// the closure ignores the error: rows and log could differ. A call that says [`NotFound`] wrote
+/// nothing and leaves the transaction as it was.
+///
+/// There is no way to the raw connection, so nothing can be written past the log.
+///
+/// [`NotFound`]: diesel::result::Error::NotFound
+#[derive(Debug)]
+pub struct Tx<'t, C> {
+    conn: &'t mut C,
+    progress: &'t mut Progress,
+}
+
+/// What a transaction has done so far.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    pub recorder: Recorder,
+    /// Why the transaction should be made again, whatever error the closure makes of it.
+    pub retry: Option<Retry>,
+}
+
+impl<'t, C: LogConnection> Tx<'t, C> {
+    pub(crate) fn new(conn: &'t mut C, progress: &'t mut Progress) -> Self {
+        Tx { conn, progress }
+    }
+
+    /// Inserts one row and logs it as it was stored, with its defaults.
+    ///
+    /// `values` is anything Diesel can insert into the model's table: a struct, a tuple, or a
+    /// reference to one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`] if the statement fails; [`Error::RowCount`] if it inserts other than one
+    /// row; [`Error::Record`] if the row is too large for an entry. The transaction can't be
+    /// committed after any of them.
+    pub fn logged_insert<'q, M, V>(&mut self, values: V) -> Result<M, Error>
+    where
+        M: Oplogged,
+        V: Insertable<M::Table>,
+        Inserted<M, V>: LoadQuery<'q, C, M>,
+    {
+        let query: Inserted<M, V> = Returning {
+            statement: diesel::insert_into(M::Table::default()).values(values),
+            columns: M::columns(),
+        };
+        self.write(|tx| {
+            let row = only_row(tx.load(query)?)?;
+            tx.record(&row, &Message::create(&row))?;
+            Ok(row)
+        })
+    }
+
+    /// Inserts any number of rows, in as few statements as the database allows, and logs each as it
+    /// was stored.
+    ///
+    /// # Errors
+    ///
+    /// As [`logged_insert`](Self::logged_insert).
+    pub fn logged_insert_many<'q, M, V>(&mut self, values: impl IntoIterator<Item = V>) -> Result<Vec<M>, Error>
+    where
+        M: Oplogged,
+        C::Backend: InsertMany<'q, C, M, V>,
+    {
+        let mut values = values.into_iter().peekable();
+        let mut inserted = Vec::new();
+        while values.peek().is_some() {
+            let chunk: Vec<V> = values.by_ref().take(INSERT_ROWS_MAX).collect();
+            let expected = chunk.len();
+            self.write(|tx| {
+                let rows = C::Backend::insert_many(tx.conn, chunk).map_err(|error| tx.failed(error))?;
+                if rows.len() != expected {
+                    return Err(Error::RowCount { expected, found: rows.len() });
+                }
+                for row in &rows {
+                    tx.record(row, &Message::create_items(row))?;
+                }
+                inserted.extend(rows);
+                Ok(())
+            })?;
+        }
+        Ok(inserted)
+    }
+
+    /// Changes the row of a model and logs what it was and what it became.
+    ///
+    /// `changes` is anything Diesel can set on the model's table, expressions over its columns
+    /// included. The row is found by the model's primary key alone; what is returned is the row as
+    /// it is stored then. A change that changes nothing is not logged. A change of the primary key
+    /// or of the aggregate's root is logged as a delete and a create.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`] with [`NotFound`](diesel::result::Error::NotFound) if there is no such
+    /// row, with [`QueryBuilderError`](diesel::result::Error::QueryBuilderError) if there is nothing
+    /// to set; both leave the transaction as it was. Otherwise as
+    /// [`logged_insert`](Self::logged_insert).
+    pub fn logged_update<'q, 'm, M, V>(&mut self, model: &'m M, changes: V) -> Result<M, Error>
+    where
+        M: Oplogged + Bindable<C::Backend>,
+        V: AsChangeset<Target = M::Table>,
+        Before<M, ByKeys<One<'m, M>>>: LoadQuery<'q, C, M>,
+        Updated<M, One<'m, M>, V>: LoadQuery<'q, C, M>,
+    {
+        let key = std::slice::from_ref(model);
+        let before: Before<M, ByKeys<One<'m, M>>> =
+            Locking { from: M::Table::default().from_clause(), filter: ByKeys(key), columns: M::columns() };
+        let before = self.load(before)?.pop().ok_or(Error::Database(DieselError::NotFound))?;
+        let update: Updated<M, One<'m, M>, V> = Returning {
+            statement: Update {
+                from: M::Table::default().from_clause(),
+                filter: ByKeys(key),
+                changes: Rc::new(changes.as_changeset()),
+            },
+            columns: M::columns(),
+        };
+        self.write(|tx| {
+            let after = only_row(tx.load(update)?)?;
+            tx.record_change(&before, &after)?;
+            Ok(after)
+        })
+    }
+
+    /// Changes every row that a filter finds and logs each.
+    ///
+    /// `source` is a table or a filter over it. The rows are read and locked first and then
+    /// addressed by their keys, so what is changed is exactly what was found, also while others
+    /// write.
+    ///
+    /// # Errors
+    ///
+    /// As [`logged_update`](Self::logged_update), except that no row is no error.
+    pub fn logged_update_where<'q, M, S, V>(&mut self, source: S, changes: V) -> Result<Vec<M>, Error>
+    where
+        M: Oplogged + Bindable<C::Backend>,
+        S: IntoUpdateTarget<Table = M::Table>,
+        V: AsChangeset<Target = M::Table>,
+        Before<M, FilterOf<S>>: LoadQuery<'q, C, M>,
+        Updated<M, Many<M>, V>: LoadQuery<'q, C, M>,
+    {
+        let before: Before<M, FilterOf<S>> = Locking {
+            from: M::Table::default().from_clause(),
+            filter: source.into_update_target().where_clause,
+            columns: M::columns(),
+        };
+        let mut before = self.load(before)?;
+        let changes = Rc::new(changes.as_changeset());
+        let mut updated = Vec::new();
+        while !before.is_empty() {
+            let rest = before.split_off(before.len().min(keys_max::<M>()));
+            let chunk: Many<M> = Rc::new(std::mem::replace(&mut before, rest));
+            let update: Updated<M, Many<M>, V> = Returning {
+                statement: Update {
+                    from: M::Table::default().from_clause(),
+                    filter: ByKeys(Rc::clone(&chunk)),
+                    changes: Rc::clone(&changes),
+                },
+                columns: M::columns(),
+            };
+            self.write(|tx| {
+                let after = tx.load(update)?;
+                if after.len() != chunk.len() {
+                    return Err(Error::RowCount { expected: chunk.len(), found: after.len() });
+                }
+                tx.record_changes(&chunk, &after)?;
+                updated.extend(after);
+                Ok(())
+            })?;
+        }
+        Ok(updated)
+    }
+
+    /// Deletes the row of a model, found by its primary key alone, and logs it as it was.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`] with [`NotFound`](diesel::result::Error::NotFound) if there is no such
+    /// row, which leaves the transaction as it was. Otherwise as
+    /// [`logged_insert`](Self::logged_insert).
+    pub fn logged_delete<'q, 'm, M>(&mut self, model: &'m M) -> Result<M, Error>
+    where
+        M: Oplogged + Bindable<C::Backend>,
+        Deleted<M, ByKeys<One<'m, M>>>: LoadQuery<'q, C, M>,
+    {
+        let delete: Deleted<M, ByKeys<One<'m, M>>> = Returning {
+            statement: Delete {
+                from: M::Table::default().from_clause(),
+                filter: ByKeys(std::slice::from_ref(model)),
+            },
+            columns: M::columns(),
+        };
+        self.delete_one(delete)
+    }
+
+    /// Deletes the row with this primary key and logs it as it was.
+    ///
+    /// # Errors
+    ///
+    /// As [`logged_delete`](Self::logged_delete).
+    pub fn logged_delete_by_key<'q, M, K>(&mut self, key: K) -> Result<M, Error>
+    where
+        M: Oplogged,
+        M::Table: FindDsl<K, Output: IntoUpdateTarget<Table = M::Table>>,
+        Deleted<M, FilterOf<diesel::dsl::Find<M::Table, K>>>: LoadQuery<'q, C, M>,
+    {
+        let delete: Deleted<M, FilterOf<diesel::dsl::Find<M::Table, K>>> = Returning {
+            statement: Delete {
+                from: M::Table::default().from_clause(),
+                filter: FindDsl::find(M::Table::default(), key).into_update_target().where_clause,
+            },
+            columns: M::columns(),
+        };
+        self.delete_one(delete)
+    }
+
+    /// Deletes every row that a filter finds and logs each as it was.
+    ///
+    /// # Errors
+    ///
+    /// As [`logged_delete`](Self::logged_delete), except that no row is no error.
+    pub fn logged_delete_where<'q, M, S>(&mut self, source: S) -> Result<Vec<M>, Error>
+    where
+        M: Oplogged,
+        S: IntoUpdateTarget<Table = M::Table>,
+        Deleted<M, FilterOf<S>>: LoadQuery<'q, C, M>,
+    {
+        let delete: Deleted<M, FilterOf<S>> = Returning {
+            statement: Delete {
+                from: M::Table::default().from_clause(),
+                filter: source.into_update_target().where_clause,
+            },
+            columns: M::columns(),
+        };
+        self.write(|tx| {
+            let rows = tx.load(delete)?;
+            for row in &rows {
+                tx.record(row, &Message::delete_items(row))?;
+            }
+            Ok(rows)
+        })
+    }
+
+    /// Runs a `SELECT` and returns its rows. Anything else does not compile.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`] if the statement fails.
+    pub fn read<'q, Q, U>(&mut self, query: Q) -> Result<Vec<U>, Error>
+    where
+        Q: AsQuery<Query: SelectQuery> + LoadQuery<'q, C, U>,
+    {
+        self.load(query)
+    }
+
+    /// Runs a `SELECT` and returns its first row. Anything else does not compile.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`] with [`NotFound`](diesel::result::Error::NotFound) if there is no row, or
+    /// if the statement fails.
+    pub fn read_one<'q, Q, U>(&mut self, query: Q) -> Result<U, Error>
+    where
+        Q: AsQuery<Query: SelectQuery> + LoadQuery<'q, C, U>,
+    {
+        let row = query.internal_load(self.conn).and_then(|mut rows| rows.next().transpose());
+        row.map_err(|error| self.failed(error))?.ok_or(Error::Database(DieselError::NotFound))
+    }
+
+    /// Adds metadata that is known only now. Every entry of the transaction carries it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Metadata`] if the key or value can't be stored; the transaction goes on without it.
+    pub fn metadata(&mut self, key: impl Into<String>, value: impl Into<String>) -> Result<(), Error> {
+        Ok(self.progress.recorder.metadata().push(key, value)?)
+    }
+
+    fn delete_one<'q, M, Q>(&mut self, query: Q) -> Result<M, Error>
+    where
+        M: Oplogged,
+        Q: LoadQuery<'q, C, M>,
+    {
+        self.write(|tx| {
+            let mut rows = tx.load(query)?;
+            if rows.is_empty() {
+                return Ok(None);
+            }
+            if rows.len() > 1 {
+                return Err(Error::RowCount { expected: 1, found: rows.len() });
+            }
+            for row in &rows {
+                tx.record(row, &Message::delete(row))?;
+            }
+            Ok(rows.pop())
+        })?
+        .ok_or(Error::Database(DieselError::NotFound))
+    }
+
+    /// Runs a write. If it fails, the transaction is poisoned, unless the statement could not even
+    /// be built and so was not sent.
+    fn write<T>(&mut self, write: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
+        self.progress.recorder.sending();
+        let result = write(self);
+        let sent = !matches!(
+            result,
+            Err(Error::Database(DieselError::QueryBuilderError(_) | DieselError::SerializationError(_)))
+        );
+        if result.is_ok() || !sent {
+            self.progress.recorder.settled();
+        }
+        result
+    }
+
+    fn load<'q, Q, U>(&mut self, query: Q) -> Result<Vec<U>, Error>
+    where
+        Q: LoadQuery<'q, C, U>,
+    {
+        let rows = query.internal_load(self.conn).and_then(Iterator::collect::<QueryResult<Vec<U>>>);
+        rows.map_err(|error| self.failed(error))
+    }
+
+    /// Keeps in mind why a statement failed, whatever the closure makes of the error.
+    fn failed(&mut self, error: DieselError) -> Error {
+        if let Some(retry) = Retry::of(&error) {
+            self.progress.retry = Some(retry);
+        }
+        Error::Database(error)
+    }
+
+    fn record<M: Oplogged>(&mut self, row: &M, message: &Message) -> Result<(), Error> {
+        Ok(self.progress.recorder.record(row.aggregate(), message)?)
+    }
+
+    fn record_change<M: Oplogged>(&mut self, before: &M, after: &M) -> Result<(), Error> {
+        if key_bytes(before) != key_bytes(after) || before.aggregate() != after.aggregate() {
+            self.record(before, &Message::delete(before))?;
+            return self.record(after, &Message::create(after));
+        }
+        match Message::update(before, after) {
+            Some(message) => self.record(after, &message),
+            None => Ok(()),
+        }
+    }
+
+    /// Logs what one statement did to several rows. Rows are matched by their keys. If keys were
+    /// changed, the rows under the vanished keys are deletes and those under new ones creates: the
+    /// same rows in the end, whichever row became which.
+    fn record_changes<M: Oplogged>(&mut self, before: &[M], after: &[M]) -> Result<(), Error> {
+        let mut old: HashMap<Vec<u8>, &M> = before.iter().map(|row| (key_bytes(row), row)).collect();
+        let matched: Vec<(Option<&M>, &M)> = after.iter().map(|row| (old.remove(&key_bytes(row)), row)).collect();
+        for row in before.iter().filter(|row| old.contains_key(&key_bytes(*row))) {
+            self.record(row, &Message::delete(row))?;
+        }
+        for (before, after) in &matched {
+            if let Some(before) = before {
+                self.record_change(*before, *after)?;
+            }
+        }
+        for (before, after) in matched {
+            if before.is_none() {
+                self.record(after, &Message::create(after))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Rows of one insert statement at most: with Diesel's widest tables, 128 columns, still within the
+/// 65,535 values that PostgreSQL binds.
+const INSERT_ROWS_MAX: usize = 511;
+
+/// Values that the keys of one update bind at most, which leaves room for the changes.
+const KEY_BINDS_MAX: usize = 4096;
+
+/// Rows of one update statement, a power of two since the list of keys is padded to one.
+fn keys_max<M: LogRow>() -> usize {
+    let columns = M::DEF.columns.iter().filter(|column| column.key).count().max(1);
+    let rows = (KEY_BINDS_MAX / columns).max(1);
+    1 << rows.ilog2()
+}
+
+/// The primary key of a row, in the bytes it has in the log.
+fn key_bytes<M: LogRow>(row: &M) -> Vec<u8> {
+    let key = M::DEF.columns.iter().enumerate().filter(|(_, column)| column.key);
+    encode_columns(M::DEF, key.map(|(index, _)| (index, row.value(index)))).bytes
+}
+
+fn only_row<M>(mut rows: Vec<M>) -> Result<M, Error> {
+    let found = rows.len();
+    match rows.pop() {
+        Some(row) if found == 1 => Ok(row),
+        _ => Err(Error::RowCount { expected: 1, found }),
+    }
+}

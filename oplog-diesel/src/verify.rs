@@ -1,0 +1,115 @@
+use std::collections::BTreeMap;
+
+use oplog_core::{Aggregate, ChainCheck, Keyring};
+
+use crate::connection::{LogConnection, in_transaction};
+use crate::backend::LogBackend;
+use crate::entries::{Entries, StoredEntry, entry_error};
+use crate::store::{self, LogRow};
+use crate::{EntryError, Error};
+
+/// What a check of the log found.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct StructureReport {
+    /// Entries that were looked at.
+    pub entries: u64,
+    /// Aggregates with a ticket.
+    pub aggregates: u64,
+    /// Everything that is not as it must be. Empty for an intact log.
+    pub findings: Vec<Finding>,
+}
+
+/// One thing that is not as it must be.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Finding {
+    /// An entry is not intact.
+    #[error("entry {sequence} of `{aggregate}`: {source}")]
+    Entry {
+        /// The aggregate, as the column says.
+        aggregate: String,
+        /// The sequence, as the column says.
+        sequence: u64,
+        /// What is wrong.
+        source: EntryError,
+    },
+    /// A ticket is not where the entries of its aggregate end.
+    #[error("the ticket of `{aggregate}` expects entry {ticket}, its entries end before {entries}, or its hash differs")]
+    Ticket {
+        /// The aggregate.
+        aggregate: String,
+        /// The next sequence, as the ticket says; 0 if there is no ticket.
+        ticket: u64,
+        /// The next sequence, as the entries say.
+        entries: u64,
+    },
+}
+
+impl StructureReport {
+    /// Whether everything is as it must be.
+    pub fn is_intact(&self) -> bool {
+        self.findings.is_empty()
+    }
+}
+
+/// Checks every entry, in one snapshot. With keys it opens them, too.
+pub(crate) fn verify<C: LogConnection>(
+    conn: &mut C,
+    log: &LogRow,
+    keyring: Option<&Keyring>,
+) -> Result<StructureReport, Error> {
+    in_transaction(conn, C::Backend::BEGIN_SNAPSHOT, "opening a snapshot of the log", |conn| {
+        let tickets: BTreeMap<Aggregate, _> =
+            store::tickets(conn).map_err(Error::store("reading the tickets"))?.into_iter().collect();
+        let mut report = StructureReport { aggregates: tickets.len() as u64, ..StructureReport::default() };
+        let mut chain = ChainCheck::new(log.log_id);
+        let mut entries = Entries::new(conn);
+        while let Some(row) = entries.next_row() {
+            let row = row?;
+            report.entries += 1;
+            let place = (row.aggregate_name.clone(), row.sequence);
+            if let Err(source) = check(row, &mut chain, keyring) {
+                report.finding(entry_error(place, source));
+            }
+        }
+        for (aggregate, ticket) in &tickets {
+            let genesis = store::genesis(log, aggregate.as_str());
+            let head = chain.head(aggregate.as_str()).copied().unwrap_or(genesis);
+            if (head.next_sequence, head.hash) != (ticket.next_sequence, ticket.hash) {
+                report.findings.push(Finding::Ticket {
+                    aggregate: aggregate.as_str().to_owned(),
+                    ticket: ticket.next_sequence,
+                    entries: head.next_sequence,
+                });
+            }
+        }
+        for (aggregate, head) in chain.heads() {
+            if !tickets.contains_key(aggregate) {
+                report.findings.push(Finding::Ticket {
+                    aggregate: aggregate.as_str().to_owned(),
+                    ticket: 0,
+                    entries: head.next_sequence,
+                });
+            }
+        }
+        Ok(report)
+    })
+}
+
+fn check(row: store::StoredRow, chain: &mut ChainCheck, keyring: Option<&Keyring>) -> Result<(), EntryError> {
+    let stored = StoredEntry::check(row)?;
+    chain.feed(stored.header(), stored.entry_hash())?;
+    if let Some(keyring) = keyring {
+        stored.messages(keyring)?;
+    }
+    Ok(())
+}
+
+impl StructureReport {
+    fn finding(&mut self, error: Error) {
+        if let Error::Entry { aggregate, sequence, source } = error {
+            self.findings.push(Finding::Entry { aggregate, sequence, source });
+        }
+    }
+}

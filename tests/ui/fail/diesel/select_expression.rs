@@ -1,0 +1,21 @@
+use oplog_diesel::prelude::*;
+
+diesel::table! {
+    accounts (id) {
+        id -> BigInt,
+        owner -> Text,
+    }
+}
+
+#[derive(Oplogged)]
+#[diesel(table_name = accounts)]
+#[oplog(type_name = "account", aggregate = "account")]
+struct Account {
+    #[oplog(tag = 1)]
+    id: i64,
+    #[oplog(tag = 2)]
+    #[diesel(select_expression = accounts::owner.is_not_null())]
+    owner: bool,
+}
+
+fn main() {}

@@ -1,0 +1,11 @@
+use oplog_diesel::prelude::*;
+
+#[derive(OplogValue)]
+enum State {
+    #[oplog(label = "active")]
+    Active,
+    #[oplog(label = "active")]
+    Closed,
+}
+
+fn main() {}

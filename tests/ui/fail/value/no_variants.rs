@@ -1,0 +1,6 @@
+use oplog_diesel::prelude::*;
+
+#[derive(OplogValue)]
+enum Never {}
+
+fn main() {}

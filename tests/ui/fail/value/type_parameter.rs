@@ -1,0 +1,6 @@
+use oplog_diesel::prelude::*;
+
+#[derive(OplogValue)]
+struct Id<T>(T);
+
+fn main() {}
