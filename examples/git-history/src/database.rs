@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
-use oplog_diesel::prelude::*;
 use oplog_diesel::{Connect, LogConnection, Tx};
 use tempfile::TempDir;
 
@@ -378,7 +377,7 @@ mod tests {
         for url in ["postgres://localhost/x", "postgresql:///x"] {
             assert!(matches!(check(url).unwrap(), Place::Postgres { .. }));
         }
-        let error = check("mysql://localhost/x").unwrap_err();
+        let error = check("mysql://localhost/x").err().unwrap();
         assert!(matches!(error, Error::UnknownDatabase { scheme } if scheme == "mysql"));
     }
 
@@ -390,11 +389,14 @@ mod tests {
             let url = format!("{prefix}{}", path.display());
             let place = check(&url).unwrap();
             assert!(matches!(place, Place::Sqlite { path: named } if named == path));
-            assert!(matches!(check(&url).unwrap_err(), Error::FileExists { .. }));
+            assert!(matches!(
+                check(&url).err().unwrap(),
+                Error::FileExists { .. }
+            ));
         }
         let missing = folder.path().join("missing/file").display().to_string();
         assert!(matches!(
-            check(&missing).unwrap_err(),
+            check(&missing).err().unwrap(),
             Error::FileNotCreated { .. }
         ));
     }

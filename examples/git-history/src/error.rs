@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use oplog_diesel::core::{MessageError, RowError};
+
 use crate::history::HistoryError;
 
 /// Why a run could not be finished.
@@ -42,6 +44,12 @@ pub enum Error {
     /// The log said no.
     #[error("the log could not be written or read")]
     Log(#[from] oplog_diesel::Error),
+    /// A message of the log does not hold a file.
+    #[error("a message of the log can't be read")]
+    Message(#[from] MessageError),
+    /// The previous values of a message are not those of a file.
+    #[error("the previous values of a message can't be read")]
+    Row(#[from] RowError),
     /// There is no folder for temporary files, or it is full.
     #[error("no temporary folder can be made; set TMPDIR to a folder with space")]
     TemporaryFolder(#[source] io::Error),
@@ -57,7 +65,9 @@ impl Error {
         let mut cause = std::error::Error::source(self);
         while let Some(error) = cause {
             line.push_str(": ");
-            line.push_str(error.to_string().trim());
+            // A server's message may have several lines.
+            let text = error.to_string();
+            line.push_str(&text.split_whitespace().collect::<Vec<_>>().join(" "));
             cause = error.source();
         }
         line

@@ -72,15 +72,13 @@ pub fn recent<D: Database>(
 }
 
 fn what(message: &Message) -> Result<String, Error> {
-    let file: File = message.row().map_err(oplog_diesel::Error::from)?;
+    let file: File = message.row()?;
     let path = printable(&file.path);
     Ok(match message.op {
         Op::Create | Op::CreateItems => format!("created {path} ({})", size(file.size)),
         Op::Delete | Op::DeleteItems => format!("deleted {path} ({})", size(file.size)),
         Op::Update => {
-            let before = message
-                .previous_values(File::DEF)
-                .map_err(oplog_diesel::Error::from)?;
+            let before = message.previous_values(File::DEF)?;
             let previous = |column: &str| {
                 before
                     .as_ref()?

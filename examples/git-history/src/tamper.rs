@@ -62,12 +62,14 @@ pub fn tamper<D: Database>(
 /// successor holds, or the ticket if it has none, so there the chain breaks.
 fn names(finding: &Finding, changed: u64) -> bool {
     match finding {
-        Finding::Entry { aggregate, sequence, .. } => {
-            aggregate == AGGREGATE && (changed..=changed + 1).contains(sequence)
-        }
-        Finding::Ticket { aggregate, ticket, .. } => {
-            aggregate == AGGREGATE && *ticket == changed + 1
-        }
+        Finding::Entry {
+            aggregate,
+            sequence,
+            ..
+        } => aggregate == AGGREGATE && (changed..=changed + 1).contains(sequence),
+        Finding::Ticket {
+            aggregate, ticket, ..
+        } => aggregate == AGGREGATE && *ticket == changed + 1,
         _ => false,
     }
 }

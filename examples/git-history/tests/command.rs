@@ -102,7 +102,7 @@ fn json_is_one_object_and_nothing_else() {
     assert_eq!(keys, expected);
     assert_eq!(json["commits"], 13);
     assert_eq!(json["entries"], 12);
-    assert_eq!(json["messages"], 27);
+    assert_eq!(json["messages"], 28);
     assert_eq!(json["rows"], 2);
     assert_eq!(json["tamper_found"], true);
     let compared = json["compared"].as_array().unwrap();

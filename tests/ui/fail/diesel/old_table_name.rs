@@ -8,7 +8,7 @@ diesel::table! {
     }
 }
 
-#[derive(Identifiable, Oplogged)]
+#[derive(Insertable, Oplogged)]
 #[table_name = "accounts"]
 #[oplog(type_name = "account", aggregate = "account")]
 struct Account {
