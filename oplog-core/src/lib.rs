@@ -20,38 +20,29 @@
 //! never panic on input and never allocate a size that untrusted bytes merely claim.
 #![forbid(unsafe_code)]
 
+// In reading order, from values to the protocol.
+mod type_def;
 mod value;
 mod value_impls;
 
-mod type_def;
-
+mod message;
+mod options;
+pub mod queue;
 mod row;
 
-mod options;
-
-mod message;
-
-pub mod queue;
-
-mod catalog;
-
 mod aggregate;
-
-mod hash;
-
+mod catalog;
 mod metadata;
 
-mod envelope;
-
 mod chain;
-
-mod key;
+mod envelope;
+mod hash;
 
 mod kek;
+mod key;
+mod rng;
 
 mod transaction;
-
-mod rng;
 
 #[rustfmt::skip]
 #[allow(

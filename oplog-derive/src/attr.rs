@@ -235,11 +235,10 @@ fn refuse_old_form(attr: &Attribute, names: &[&str], errors: &mut Errors) {
     let Some(name) = names.iter().find(|name| attr.path().is_ident(name)) else {
         return;
     };
-    let is_diesels = match (&attr.meta, *name) {
-        (Meta::List(_), "primary_key") => true,
-        (Meta::NameValue(_), "table_name" | "column_name") => true,
-        _ => false,
-    };
+    let is_diesels = matches!(
+        (&attr.meta, *name),
+        (Meta::List(_), "primary_key") | (Meta::NameValue(_), "table_name" | "column_name")
+    );
     if !is_diesels {
         return;
     }

@@ -223,15 +223,11 @@ fn coverage(model: &Model) -> TokenStream {
     } = model;
     let covered = distinct(columns(model).chain(&model.unlogged_columns));
     let covered = covered.iter().map(|column| path(model, column));
+    // Asked of the columns and not of the model: the compiler then leads with the column that is
+    // missing instead of the list of all. With the span of the model's name as it is, so that the
+    // compiler does not take this for a derived implementation and propose to write it by hand.
     let proof = (!model.partial).then(|| {
-        let span = Span::call_site().located_at(ident.span());
-        // Asked of the columns and not of the model: the compiler then leads with the column that
-        // is missing instead of the list of all.
-        let proof = quote_spanned! {span=>
-            <<#table::table as #krate::__private::diesel::query_source::Table>::AllColumns
-                as __Covered>::PROOF
-        };
-        quote! {
+        quote_spanned! {ident.span()=>
             trait __Covered {
                 const PROOF: () = ();
             }
@@ -240,7 +236,9 @@ fn coverage(model: &Model) -> TokenStream {
                 #ident: #krate::__private::CoversAll<__Columns>,
             {
             }
-            const _: () = #proof;
+            const _: () =
+                <<#table::table as #krate::__private::diesel::query_source::Table>::AllColumns
+                    as __Covered>::PROOF;
         }
     });
     quote! {

@@ -87,7 +87,7 @@ pub trait StandsFor<DB> {
     type SqlType;
 }
 
-#[cfg(feature = "sqlite")]
+#[cfg(all(feature = "sqlite", feature = "postgres_backend"))]
 mod sqlite {
     use super::StandsFor;
     use diesel::sql_types::{Nullable, Timestamptz, TimestamptzSqlite};
@@ -224,14 +224,16 @@ macro_rules! __bind_on {
     ($db:ty, $model:ident { $($index:literal $field:tt: $ty:ty => $column:ty,)* }) => {
         #[automatically_derived]
         impl $crate::__private::Bindable<$db> for $model {
+            // Parameters begin with `__`: `use schema::table::dsl::*` brings in unit structs that are
+            // named like columns, and a parameter can't shadow one.
             fn bind<'b>(
                 &'b self,
-                column: ::core::primitive::usize,
-                mut out: $crate::__private::diesel::query_builder::AstPass<'_, 'b, $db>,
+                __column: ::core::primitive::usize,
+                mut __out: $crate::__private::diesel::query_builder::AstPass<'_, 'b, $db>,
             ) -> $crate::__private::diesel::QueryResult<()> {
                 #[allow(unused_imports)]
                 use $crate::__private::{AsDeclared as _, AsStandIn as _, NotAtAll as _};
-                match column {
+                match __column {
                     $($index => (&&&$crate::__private::Probe::<
                         $ty,
                         $crate::__private::diesel::dsl::SqlTypeOf<$column>,
@@ -239,15 +241,15 @@ macro_rules! __bind_on {
                     >::new(
                         <$column as $crate::__private::diesel::query_source::Column>::NAME,
                     ))
-                        .bind(&self.$field, &mut out),)*
-                    _ => $crate::__private::no_column(column),
+                        .bind(&self.$field, &mut __out),)*
+                    _ => $crate::__private::no_column(__column),
                 }
             }
             fn table() -> $crate::__private::diesel::QueryResult<$crate::__private::TableName> {
                 $crate::__private::table_of::<Self, $db>()
             }
             fn read(
-                row: &dyn $crate::__private::RawRow<$db>,
+                __row: &dyn $crate::__private::RawRow<$db>,
             ) -> $crate::__private::diesel::QueryResult<Self> {
                 #[allow(unused_imports)]
                 use $crate::__private::{AsDeclared as _, AsStandIn as _, NotAtAll as _};
@@ -259,7 +261,7 @@ macro_rules! __bind_on {
                     >::new(
                         <$column as $crate::__private::diesel::query_source::Column>::NAME,
                     ))
-                        .read(row, $index)?,)*
+                        .read(__row, $index)?,)*
                 })
             }
         }

@@ -1,4 +1,5 @@
 use std::marker::PhantomData;
+use std::num::NonZeroU32;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -85,9 +86,9 @@ pub(crate) fn nesting<C: LogConnection>(conn: &mut C) -> QueryResult<Nesting> {
     // Diesel keeps its test flag to itself, but a pool may reuse a connection with a test
     // transaction open and not one with any other.
     let reusable = !<AnsiTransactionManager as TransactionManager<C>>::is_broken_transaction_manager(conn);
-    Ok(match depth {
+    Ok(match depth.map(NonZeroU32::get) {
         None => Nesting::None,
-        Some(_) if reusable => Nesting::Test,
+        Some(1) if reusable => Nesting::Test,
         Some(_) => Nesting::Outer,
     })
 }
@@ -140,7 +141,10 @@ pub(crate) fn in_transaction<C: LogConnection, T>(
     body: impl FnOnce(&mut C) -> Result<T, Error>,
 ) -> Result<T, Error> {
     match nesting(conn).map_err(Error::store("looking at the connection"))? {
-        Nesting::None => begin_patiently(conn, begin).map_err(Error::store(what))?,
+        Nesting::None => {
+            let deadline = Instant::now() + Duration::from_secs(10);
+            begin_patiently(conn, begin, deadline).map_err(Error::store(what))?
+        }
         Nesting::Test => AnsiTransactionManager::begin_transaction(conn).map_err(Error::store(what))?,
         Nesting::Outer => return Err(Error::OuterTransaction),
     }
@@ -161,15 +165,28 @@ pub(crate) fn in_transaction<C: LogConnection, T>(
     }
 }
 
-/// Opens a transaction, and waits up to ten seconds for a database that is busy.
-fn begin_patiently<C: LogConnection>(conn: &mut C, begin: &str) -> QueryResult<()> {
-    let deadline = Instant::now() + Duration::from_secs(10);
+/// Opens a top-level transaction, and waits for a database that is busy.
+///
+/// SQLite would wait by itself if the connection had a `busy_timeout`. Ours works whatever the
+/// application has set there, and changes nothing about the connection.
+pub(crate) fn begin_patiently<C: LogConnection>(conn: &mut C, begin: &str, deadline: Instant) -> QueryResult<()> {
+    let mut round = 0;
     loop {
         match AnsiTransactionManager::begin_transaction_sql(conn, begin) {
             Err(error) if Retry::of(&error).is_some() && Instant::now() < deadline => {
-                thread::sleep(Duration::from_millis(5));
+                round += 1;
+                thread::sleep(pause(round));
             }
             result => return result,
         }
     }
+}
+
+/// The pause after a failed attempt: doubling from half a millisecond to 64, and spread by chance
+/// over half to one and a half times that, so that the losers of one round do not meet again.
+pub(crate) fn pause(attempts: u32) -> Duration {
+    let micros = 500_u64 << attempts.saturating_sub(1).min(7);
+    // Without random numbers the pause is only less well spread.
+    let chance = u64::from(getrandom::u32().unwrap_or(u32::MAX / 2));
+    Duration::from_micros(micros / 2 + micros * chance / u64::from(u32::MAX))
 }

@@ -41,6 +41,25 @@ pub struct Entry {
 /// Take a [`Frontier`] and read [`below`](Self::below) it.
 ///
 /// A stored entry that can't be read is an item with an error, and the iterator goes on after it.
+///
+/// # Examples
+///
+/// ```
+/// # mod setup { include!("doctest_setup.rs"); } use setup::*;
+/// # let (mut conn, oplog, alice) = open_with_alice();
+/// # for balance in 1..=3 {
+/// #     oplog.transaction(&mut conn, |tx| tx.logged_update(&alice, accounts::balance.eq(balance)))?;
+/// # }
+/// let frontier = oplog.frontier(&mut conn)?;
+/// assert_eq!(oplog.entries(&mut conn).below(&frontier).count(), 4);
+///
+/// let mut sequences = Vec::new();
+/// for stored in oplog.entries(&mut conn).aggregate("account:1").from(2).to(3) {
+///     sequences.push(stored?.sequence());
+/// }
+/// assert_eq!(sequences, [2, 3]);
+/// # Ok::<(), oplog_diesel::Error>(())
+/// ```
 #[must_use = "an iterator does nothing until it is used"]
 pub struct Entries<'c, C> {
     conn: &'c mut C,
@@ -62,7 +81,8 @@ impl<'c, C: LogConnection> Entries<'c, C> {
             to: u64::MAX,
             frontier: None,
             page: VecDeque::new(),
-            after: 0,
+            // Ids are positive, but whoever owns the database may have changed one.
+            after: i64::MIN,
             ended: false,
         }
     }

@@ -2,13 +2,35 @@ use std::collections::BTreeMap;
 
 use oplog_core::{Aggregate, Head};
 
-use crate::connection::LogConnection;
-use crate::{Error, store};
+use crate::backend::LogBackend;
+use crate::connection::{LogConnection, load_one};
+use crate::statement::{Statement, statements};
+use crate::{EntryError, Error, store};
+
+statements! {
+    SelectStray = "SELECT e.aggregate_name, e.sequence FROM oplog_entry AS e LEFT JOIN oplog_ticket AS t ON t.name = e.aggregate_name WHERE t.name IS NULL OR e.sequence >= t.version ORDER BY e.aggregate_name, e.sequence LIMIT 1";
+}
 
 /// A cut through the log: for each aggregate, the entries below it.
 ///
 /// Read from the tickets in one snapshot, it never cuts through a transaction. Made by hand with
 /// [`at`](Self::at), it may, and a replay up to it says so.
+///
+/// # Examples
+///
+/// ```
+/// # mod setup { include!("doctest_setup.rs"); } use setup::*;
+/// # let (mut conn, oplog, alice) = open_with_alice();
+/// let before = oplog.frontier(&mut conn)?;
+/// oplog.transaction(&mut conn, |tx| tx.logged_update(&alice, accounts::balance.eq(7)))?;
+/// let after = oplog.frontier(&mut conn)?;
+///
+/// assert_eq!((before.entries(), after.entries()), (1, 2));
+/// assert!(!before.contains("account:1", 2));
+/// let heads: Vec<_> = after.iter().map(|(name, last)| (name.as_str(), last)).collect();
+/// assert_eq!(heads, [("account:1", 2)]);
+/// # Ok::<(), oplog_diesel::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Frontier {
     // The sequence that is the first not below the cut, and the head if it is known.
@@ -46,6 +68,23 @@ impl Frontier {
         let tickets = store::tickets(conn).map_err(Error::store("reading the tickets"))?;
         let cut = |head: Head| Cut { next_sequence: head.next_sequence, head: Some(head) };
         Ok(Frontier { cuts: tickets.into_iter().map(|(name, head)| (name, cut(head))).collect() })
+    }
+
+    /// The cut after everything that is committed. An entry beyond the ticket of its aggregate, or
+    /// without one, is an error: what relies on the tickets would pass it over.
+    pub(crate) fn read_all<C: LogConnection>(conn: &mut C) -> Result<Self, Error> {
+        // A ticket and its entry are committed together, so one statement sees both or none.
+        let stray = load_one(conn, Statement::<SelectStray>::new(&[]), |row| {
+            Ok((C::Backend::read_text(row, 0)?.unwrap_or_default(), C::Backend::read_i64(row, 1)?))
+        });
+        match stray.map_err(Error::store("comparing the entries with the tickets"))? {
+            None => Self::read(conn),
+            Some((aggregate, sequence)) => Err(Error::Entry {
+                aggregate,
+                sequence: u64::try_from(sequence).unwrap_or(0),
+                source: EntryError::Ticket,
+            }),
+        }
     }
 
     /// The head of an aggregate at the cut, if the frontier was read from a log.

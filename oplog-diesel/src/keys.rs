@@ -64,17 +64,24 @@ fn keyring<C: LogConnection>(conn: &mut C, log: &LogRow, keks: &[Kek]) -> Result
     }
     let keyring = Keyring::new();
     let mut primary = None;
+    let mut wanted = Vec::new();
     for row in &rows {
         let bad = |what| Error::MalformedKey { key_id: hex(&row.id), what };
         let key_id = KeyId::try_from(row.id.as_slice()).map_err(|_| bad("its id is not 16 bytes"))?;
         let version = u32::try_from(row.version).map_err(|_| bad("its version is out of range"))?;
         let context =
             WrapContext { log_id: log.log_id, key_id, scope: &row.scope, purpose: &row.purpose, version };
-        let Some((kek, wrap)) = wraps
-            .iter()
-            .filter(|wrap| wrap.key_id == row.id)
-            .find_map(|wrap| Some((keks.iter().find(|kek| kek.id().as_str() == wrap.kek_id)?, wrap)))
-        else {
+        let is_primary = row.state == "primary" && row.scope == SCOPE && row.purpose == PURPOSE;
+        if is_primary && primary.replace(key_id).is_some() {
+            return Err(bad("there is another primary key"));
+        }
+        let own = || wraps.iter().filter(|wrap| wrap.key_id == row.id);
+        let given = |wrap: &&WrapRow| keks.iter().find(|kek| kek.id().as_str() == wrap.kek_id);
+        let Some((kek, wrap)) = own().find_map(|wrap| Some((given(&wrap)?, wrap))) else {
+            // What other keys sealed stays closed; without the primary one nothing can be written.
+            if is_primary {
+                wanted.extend(own().map(|wrap| wrap.kek_id.clone()));
+            }
             continue;
         };
         let key = kek.unwrap(&context, &wrap.wrapped).map_err(|source| Error::KeyUnwrap {
@@ -83,22 +90,18 @@ fn keyring<C: LogConnection>(conn: &mut C, log: &LogRow, keks: &[Kek]) -> Result
             source,
         })?;
         keyring.insert(key)?;
-        if row.state == "primary" && row.scope == SCOPE && row.purpose == PURPOSE {
-            if primary.is_some() {
-                return Err(bad("there is another primary key"));
-            }
-            primary = Some(key_id);
-        }
     }
-    match primary {
-        Some(id) => keyring.set_primary(&id)?,
-        None => {
-            let mut wanted: Vec<String> = wraps.into_iter().map(|wrap| wrap.kek_id).collect();
-            wanted.sort_unstable();
-            wanted.dedup();
-            return Err(Error::KeyNotGiven { wanted });
-        }
+    let Some(primary) = primary else {
+        let first = rows.first().map(|row| row.id.as_slice()).or(wraps.first().map(|wrap| wrap.key_id.as_slice()));
+        return Err(Error::MalformedKey { key_id: hex(first.unwrap_or_default()), what: "there is no primary key" });
+    };
+    if !keyring.contains(&primary) {
+        return Err(match wanted.is_empty() {
+            true => Error::MalformedKey { key_id: primary.to_string(), what: "it is wrapped under no key at all" },
+            false => Error::KeyNotGiven { wanted },
+        });
     }
+    keyring.set_primary(&primary)?;
     Ok(Some(keyring))
 }
 

@@ -1,4 +1,560 @@
-//! The operation log for Diesel.
+//! An operation log for [Diesel](diesel): every write also leaves an encrypted, ordered and
+//! tamper-evident entry, in the same transaction, and from the log the rows can be rebuilt.
+//!
+//! - [How it works](#how-it-works)
+//! - [Setting up](#setting-up)
+//! - Recipes for writing: [write](#write),
+//!   [count on what you read](#count-on-what-you-read), [say who and why](#say-who-and-why),
+//!   [connections from a pool](#connections-from-a-pool), [tests](#tests)
+//! - Recipes for reading: [read the log](#read-the-log), [check it](#check-it),
+//!   [rebuild the tables](#rebuild-the-tables)
+//! - Recipes for models: [several models in one aggregate](#several-models-in-one-aggregate),
+//!   [a part of a table](#a-part-of-a-table), [newtypes and enums](#newtypes-and-enums),
+//!   [change a model](#change-a-model)
+//! - [Keep the key](#keep-the-key)
+//! - [Crate features](#crate-features)
+//! - [Reading compile errors](#reading-compile-errors)
+//! - [Which values survive where](#which-values-survive-where)
+//! - [Questions and answers](#questions-and-answers)
+//!
+//! # How it works
+//!
+//! A **model** is a Diesel struct with [`#[derive(Oplogged)]`](derive@Oplogged). Every row of it
+//! belongs to one **aggregate**, a name like `settings` or `account:42` that follows from the row.
+//!
+//! [`Oplog::transaction`] opens a transaction and lends a [`Tx`]. Each `logged_*` call runs one
+//! write at once and keeps what the database stored as a **message**: a create, update or delete of
+//! one row. When the closure returns `Ok`, the messages of each aggregate are sealed as one
+//! **entry**, and everything is committed together. No writes, no entry.
+//!
+//! The entries of an aggregate have **sequences** 1, 2, 3 … in the order of their commits, and each
+//! holds the hash of the one before. The **ticket** of the aggregate, one row, knows the next
+//! sequence and the last hash; writers compare and set it. A **frontier** is one such position for
+//! each aggregate, read in one snapshot: an exact point of the whole log.
+//!
+//! The tables of the log live beside yours, in the same database. Their bytes are described in
+//! `FORMAT.md`.
+//!
+//! # Setting up
+//!
+//! ```toml
+//! [dependencies]
+//! oplog-diesel = { version = "0.1", features = ["sqlite"] } # or "postgres", or both
+//! diesel = { version = "2.3", features = ["sqlite"] }
+//! ```
+//!
+//! The log's tables have migrations of their own, apart from yours. The key that protects the log is
+//! in a file (or [variable](KeyEnv)) and never in the database.
+//!
+//! ```standalone_crate
+//! # mod setup { include!("doctest_setup.rs"); }
+//! # use setup::{NewKey as KeyFile, connect};
+//! # impl KeyFile {
+//! #     fn create_if_missing(_: &str) -> Result<Self, oplog_diesel::KeySourceError> { Ok(KeyFile) }
+//! # }
+//! use oplog_diesel::Oplog;
+//!
+//! let mut conn = connect();
+//! oplog_diesel::run_migrations(&mut conn)?;
+//! let oplog = Oplog::builder().key(KeyFile::create_if_missing("oplog.key")?).open(&mut conn)?;
+//! assert_eq!(oplog.catalog().len(), 2); // the models of the program were found by themselves
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Open the log once and share it: an [`Oplog`] holds no connection, and its clones are cheap.
+//!
+//! The examples below go on from here, with a table of accounts and this model:
+//!
+//! ```
+//! # diesel::table! {
+//! #     accounts (id) { id -> BigInt, owner -> Text, balance -> BigInt, email -> Nullable<Text> }
+//! # }
+//! use diesel::prelude::*;
+//! use oplog_diesel::prelude::*;
+//!
+//! #[derive(Queryable, Selectable, Identifiable, Oplogged, Debug)]
+//! #[diesel(table_name = accounts)]
+//! #[oplog(type_name = "account", aggregate = "account", root = id)]
+//! struct Account {
+//!     #[oplog(tag = 1)]
+//!     id: i64,
+//!     #[oplog(tag = 2)]
+//!     owner: String,
+//!     #[oplog(tag = 3)]
+//!     balance: i64,
+//!     #[oplog(tag = 4)]
+//!     email: Option<String>,
+//! }
+//! ```
+//!
+//! # Write
+//!
+//! What can be inserted and set is what Diesel can insert and set: structs, tuples, expressions. What
+//! comes back is the row as it is stored.
+//!
+//! ```
+//! # mod setup { include!("doctest_setup.rs"); } use setup::*;
+//! # let (mut conn, oplog) = open();
+//! use oplog_diesel::Error;
+//!
+//! let bob = oplog.transaction(&mut conn, |tx| {
+//!     let bob: Account = tx.logged_insert(NewAccount { owner: "Bob" })?;
+//!     assert_eq!(bob.balance, 0); // the column's default
+//!     let bob = tx.logged_update(&bob, accounts::balance.eq(accounts::balance + 100))?;
+//!     let bob = tx.logged_update(&bob, AccountChange { owner: Some("Robert"), email: None })?;
+//!
+//!     let more: Vec<Account> =
+//!         tx.logged_insert_many(["Carol", "Dave"].map(|owner| NewAccount { owner }))?;
+//!     let poor: Vec<Account> =
+//!         tx.logged_update_where(accounts::table.filter(accounts::balance.lt(10)), accounts::balance.eq(10))?;
+//!     assert_eq!((more.len(), poor.len()), (2, 2));
+//!
+//!     tx.logged_delete(&more[0])?;
+//!     tx.logged_delete_by_key::<Account, _>(more[1].id)?;
+//!     let none: Vec<Account> = tx.logged_delete_where(accounts::table.filter(accounts::owner.eq("Eve")))?;
+//!     assert!(none.is_empty());
+//!
+//!     let rich: i64 = tx.read_one(accounts::table.filter(accounts::balance.ge(100)).count())?;
+//!     assert_eq!(rich, 1);
+//!     Ok::<_, Error>(bob)
+//! })?;
+//! assert_eq!((bob.owner.as_str(), bob.balance), ("Robert", 100));
+//! # Ok::<(), Error>(())
+//! ```
+//!
+//! The closure may return any error that has `From<oplog_diesel::Error>`. If it ends in `Ok(…)`,
+//! Rust wants to be told which one, as in the last line of it above.
+//!
+//! **An error is final.** After a write failed, the transaction can't be committed, even if the
+//! closure goes on. Only a write that did not happen, because no row has that key, leaves it as it
+//! was.
+//!
+//! # Count on what you read
+//!
+//! Two programs that read a balance of 100 and write 95 lose one of the two payments. Name the
+//! aggregate with [`on`](Oplog::on), and the one that commits second runs its closure again:
+//!
+//! ```
+//! # mod setup { include!("doctest_setup.rs"); } use setup::*;
+//! # let (mut conn, oplog, alice) = open_with_alice();
+//! use oplog_diesel::{Aggregate, Error};
+//!
+//! let alice: Account = oplog.on(alice.aggregate()).transaction(&mut conn, |tx| {
+//!     let now: Account = tx.read_one(accounts::table.find(alice.id).select(Account::as_select()))?;
+//!     tx.logged_update(&now, accounts::balance.eq(now.balance - 5))
+//! })?;
+//! assert_eq!(alice.balance, -5);
+//!
+//! // Of several: `on(…).and(…)`. One that is only read counts, too.
+//! oplog.on(alice.aggregate()).and("settings").transaction(&mut conn, |tx| {
+//!     tx.logged_update(&alice, accounts::email.eq("alice@example.com"))
+//! })?;
+//! # Ok::<(), Error>(())
+//! ```
+//!
+//! What you read must belong to the aggregates that you name. Without `on`, a transaction is never
+//! repeated because of the log, and rows are as protected as your database protects them.
+//!
+//! # Say who and why
+//!
+//! Metadata goes with every entry of a transaction. A key may have many values, or none. It is
+//! **not encrypted**.
+//!
+//! ```
+//! # mod setup { include!("doctest_setup.rs"); } use setup::*;
+//! # let (mut conn, oplog) = open();
+//! # use oplog_diesel::Error;
+//! let changes = oplog.metadata("actor", "root").metadata("actor", "sudo").metadata_key("reviewed");
+//! changes.transaction(&mut conn, |tx| {
+//!     let alice: Account = tx.logged_insert(NewAccount { owner: "Alice" })?;
+//!     tx.metadata("account", alice.id.to_string())?; // known only now
+//!     Ok::<_, Error>(())
+//! })?;
+//!
+//! let stored = oplog.entries(&mut conn).next().expect("one entry")?;
+//! let actors: Vec<_> = stored.metadata().get("actor").flatten().collect();
+//! assert_eq!(actors, ["root", "sudo"]);
+//! # Ok::<(), Error>(())
+//! ```
+//!
+//! # Connections from a pool
+//!
+//! With the feature `r2d2`, a pooled connection is used like any other.
+//!
+#![cfg_attr(feature = "r2d2", doc = "```")]
+#![cfg_attr(not(feature = "r2d2"), doc = "```ignore")]
+//! # mod setup { include!("doctest_setup.rs"); } use setup::*;
+//! use diesel::r2d2::{ConnectionManager, Pool};
+//!
+//! let manager = ConnectionManager::<SqliteConnection>::new(":memory:");
+//! let pool = Pool::builder().max_size(1).build(manager)?;
+//!
+//! let mut conn = pool.get()?;
+//! # diesel::sql_query("CREATE TABLE accounts (id INTEGER PRIMARY KEY, owner TEXT NOT NULL, balance BIGINT NOT NULL DEFAULT 0, email TEXT)").execute(&mut conn)?;
+//! oplog_diesel::run_migrations(&mut conn)?;
+//! # let key = NewKey;
+//! let oplog = Oplog::builder().key(key)
+//! #     .only_named_models().model::<Account>()
+//!     .open(&mut conn)?;
+//! let alice: Account = oplog.transaction(&mut conn, |tx| tx.logged_insert(NewAccount { owner: "Alice" }))?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Tests
+//!
+//! Inside Diesel's test transaction, a logged transaction is a savepoint: all of it happens, and
+//! nothing stays. A key of your own making keeps the test off the disk.
+//!
+//! ```
+//! # mod setup { include!("doctest_setup.rs"); } use setup::{connect, Account, NewAccount};
+//! use diesel::prelude::*;
+//! use oplog_diesel::{Error, Kek, KeySource, KeySourceError, Oplog};
+//!
+//! struct TestKey;
+//!
+//! impl KeySource for TestKey {
+//!     fn keys(&self) -> Result<Vec<Kek>, KeySourceError> {
+//!         Ok(vec![Kek::generate()?])
+//!     }
+//! }
+//!
+//! # let mut conn = connect();
+//! conn.begin_test_transaction()?;
+//! oplog_diesel::run_migrations(&mut conn)?;
+//! let oplog = Oplog::builder().key(TestKey)
+//! #     .only_named_models().model::<Account>()
+//!     .open(&mut conn)?;
+//!
+//! let (alice, receipts) = oplog.transaction_with_receipts(&mut conn, |tx| {
+//!     let alice: Account = tx.logged_insert(NewAccount { owner: "Alice" })?;
+//!     Ok::<_, Error>(alice)
+//! })?;
+//! assert_eq!(receipts.len(), 1);
+//! assert_eq!((receipts[0].aggregate.as_str(), receipts[0].sequence), ("account:1", 1));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Read the log
+//!
+//! [`Oplog::entries`] reads page by page. An entry is opened only if you need its messages.
+//!
+//! ```
+//! # mod setup { include!("doctest_setup.rs"); } use setup::*;
+//! # let (mut conn, oplog, alice) = open_with_alice();
+//! use oplog_diesel::core::Typed;
+//! use oplog_diesel::{Error, Op};
+//! # oplog.transaction(&mut conn, |tx| tx.logged_update(&alice, accounts::balance.eq(7)))?;
+//!
+//! let mut history = Vec::new();
+//! for stored in oplog.entries(&mut conn).aggregate("account:1") {
+//!     let entry = oplog.open_entry(&stored?)?;
+//!     for message in &entry.messages {
+//!         // Of a model that you know:
+//!         let account: Account = message.row()?;
+//!         history.push((entry.header.sequence, message.op, account.balance));
+//!
+//!         // Of whatever it is:
+//!         let model = oplog.catalog().by_name(&message.type_name)?;
+//!         let values = message.values(model.def())?;
+//!         let text: Vec<String> = values.iter().map(|(column, value)| format!("{}={value}", column.name)).collect();
+//!         println!("{} {} {}", message.op, message.type_name, text.join(" "));
+//!     }
+//! }
+//! assert_eq!(history, [(1, Op::Create, 0), (2, Op::Update, 7)]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! To process the log piece by piece, take a [`Frontier`] and read what is
+//! [below](Entries::below) it. Never go on from the last id or time that you saw: an entry with a
+//! smaller one may be committed later.
+//!
+//! # Check it
+//!
+//! ```
+//! # mod setup { include!("doctest_setup.rs"); } use setup::*;
+//! # let (mut conn, oplog, _) = open_with_alice();
+//! let report = oplog.verify_structure(&mut conn)?; // needs no key: hashes, sequences, columns
+//! assert!(report.is_intact(), "{:?}", report.findings);
+//! let report = oplog.verify_contents(&mut conn)?; // opens every entry as well
+//! assert!(report.is_intact(), "{:?}", report.findings);
+//! # Ok::<(), oplog_diesel::Error>(())
+//! ```
+//!
+//! A log that was cut at its end, tickets included, looks intact. If that matters, keep
+//! [receipts](Oplog::transaction_with_receipts) or the heads of a [`Frontier`] outside the database,
+//! and pin the log's identity with [`expect_log`](OplogBuilder::expect_log).
+//!
+//! # Rebuild the tables
+//!
+//! Into copies beside the originals, with their keys, constraints and the foreign keys among them:
+//!
+//! ```
+//! # mod setup { include!("doctest_setup.rs"); } use setup::*;
+//! # let (mut conn, oplog, alice) = open_with_alice();
+//! # oplog.transaction(&mut conn, |tx| tx.logged_update(&alice, accounts::balance.eq(7)))?;
+//! use oplog_diesel::Frontier;
+//!
+//! let report = oplog.replay(&mut conn).into_suffix("_replay")?;
+//! assert_eq!((report.entries, report.messages, report.rows), (2, 2, 1));
+//!
+//! // As they were: after the first entry of one account, and nothing of any other.
+//! let then = Frontier::at([("account:1", 1)]);
+//! oplog.replay(&mut conn).up_to(&then).into_suffix("_then")?;
+//!
+//! diesel::table! {
+//!     accounts_then (id) { id -> BigInt, balance -> BigInt }
+//! }
+//! assert_eq!(accounts_then::table.select(accounts_then::balance).load::<i64>(&mut conn), Ok(vec![0]));
+//! # Ok::<(), oplog_diesel::Error>(())
+//! ```
+//!
+//! Or into the empty tables of another database, on which your own migrations were run. It may be of
+//! another kind: SQLite to PostgreSQL and back.
+//!
+//! ```
+//! # mod setup { include!("doctest_setup.rs"); } use setup::*;
+//! # let (mut conn, oplog, alice) = open_with_alice();
+//! # let mut other = connect();
+//! oplog.replay(&mut conn).into_database(&mut other)?;
+//! assert_eq!(accounts::table.find(alice.id).first(&mut other), Ok(alice));
+//! # Ok::<(), oplog_diesel::Error>(())
+//! ```
+//!
+//! A replay is one transaction and strict. If the log says that an update found a balance of 100,
+//! then a balance of 100 must be there, and what the target stores must be what it was given.
+//! Otherwise it ends with [`Error::Diverged`], which names the entry, the table, the key and the
+//! columns, and the target is as it was.
+//!
+//! # Several models in one aggregate
+//!
+//! An account and its postings change together, so they are best ordered together. Both models name
+//! the same aggregate, and each says which of its columns holds the account:
+//!
+//! ```
+//! # mod setup { include!("doctest_setup.rs"); } use setup::{*, Posting as _, postings as _};
+//! # let (mut conn, oplog, alice) = open_with_alice();
+//! # diesel::table! {
+//! #     postings (id) { id -> BigInt, account_id -> BigInt, amount -> BigInt }
+//! # }
+//! #[derive(Queryable, Selectable, Identifiable, Oplogged)]
+//! #[diesel(table_name = postings)]
+//! #[oplog(type_name = "posting", aggregate = "account", root = account_id)]
+//! struct Posting {
+//!     #[oplog(tag = 1)]
+//!     id: i64,
+//!     #[oplog(tag = 2)]
+//!     account_id: i64,
+//!     #[oplog(tag = 3)]
+//!     amount: i64,
+//! }
+//!
+//! let (_, receipts) = oplog.on(alice.aggregate()).transaction_with_receipts(&mut conn, |tx| {
+//!     let posting: Posting =
+//!         tx.logged_insert((postings::account_id.eq(alice.id), postings::amount.eq(-5)))?;
+//!     assert_eq!(posting.aggregate(), alice.aggregate());
+//!     tx.logged_update(&alice, accounts::balance.eq(accounts::balance + posting.amount))
+//! })?;
+//! assert_eq!(receipts.len(), 1); // one entry with two messages
+//! # Ok::<(), oplog_diesel::Error>(())
+//! ```
+//!
+//! Without `root`, all rows of the model are one aggregate, and all who write it queue for one
+//! ticket: right for settings, wrong for a busy table.
+//!
+//! # A part of a table
+//!
+//! Every column must be accounted for. One that is not worth logging is named; a model that is only a
+//! view of its table is `partial`:
+//!
+//! ```
+//! # use diesel::prelude::*;
+//! # use oplog_diesel::prelude::*;
+//! # diesel::table! {
+//! #     users (id) { id -> BigInt, name -> Text, last_seen -> BigInt }
+//! # }
+//! #[derive(Queryable, Oplogged)]
+//! #[diesel(table_name = users)]
+//! #[oplog(type_name = "user", aggregate = "user", root = id, unlogged_columns(last_seen))]
+//! struct User {
+//!     #[oplog(tag = 1)]
+//!     id: i64,
+//!     #[oplog(tag = 2)]
+//!     name: String,
+//! }
+//! ```
+//!
+//! Such columns can still be written by `logged_insert` and `logged_update`. A replay leaves them to
+//! the target's defaults, so there they must have one or be nullable.
+//!
+//! # Newtypes and enums
+//!
+//! [`#[derive(OplogValue)]`](derive@OplogValue) beside what Diesel needs of the type anyway. A newtype
+//! is stored as what it wraps, an enum as the labels that you give to its variants.
+//!
+//! ```
+//! use diesel::deserialize::FromSqlRow;
+//! use diesel::expression::AsExpression;
+//! use diesel::sql_types::{BigInt, Text};
+//! use oplog_diesel::{OplogValue, Value};
+//!
+//! #[derive(OplogValue, AsExpression, FromSqlRow, Clone, Copy, Debug)]
+//! #[diesel(sql_type = BigInt)]
+//! struct UserId(i64); // and Diesel's `ToSql` and `FromSql`
+//!
+//! #[derive(OplogValue, AsExpression, FromSqlRow, Clone, Copy, Debug)]
+//! #[diesel(sql_type = Text)]
+//! enum State { // likewise
+//!     #[oplog(label = "active")]
+//!     Active,
+//!     #[oplog(label = "blocked")]
+//!     Blocked,
+//! }
+//!
+//! assert_eq!(UserId(7).to_value(), Value::Sint(7));
+//! assert_eq!(State::Blocked.to_value(), Value::Text("blocked".into()));
+//! ```
+//!
+//! Labels are in the log for good: rename variants as you like, but not labels. For any other type,
+//! implement [`OplogValue`] by hand.
+//!
+//! # Change a model
+//!
+//! Old entries keep their bytes, so a model keeps its promises about them:
+//!
+//! | you want to | do |
+//! |---|---|
+//! | rename the struct, a field or its column; reorder fields | nothing else; masks of old entries keep the old SQL names |
+//! | add a column | a new tag; if it can't be NULL, `#[oplog(tag = 5, default = 0)]` says what old entries are read as |
+//! | remove a column | remove the field and put its tag into `#[oplog(reserved(5))]` |
+//! | widen an integer | change the type: all signed integers have one form |
+//! | change the kind of a column | a new tag for the new column, the old one reserved |
+//! | rename the table | change `table_name`; the stored name is `type_name` |
+//! | change `type_name`, a tag, a label | don't: old entries could not be read |
+//! | change `aggregate` or `root` | it starts new sequences; old entries stay where they are |
+//!
+//! # Keep the key
+//!
+//! The log is encrypted with **data keys**, which are in the database, wrapped under a
+//! **key-encryption key**, which is not. [`KeyFile`] holds the latter: one line of text, mode `0600`.
+//!
+//! - **Back it up, apart from the database.** Without it nobody can read the log again: no entry, no
+//!   replay. (The tables themselves are not touched.)
+//! - Use [`KeyFile::create_if_missing`] where a new key may be made, as in development, and
+//!   [`KeyFile::new`] in production, where a missing file should stop the program. A log that has
+//!   keys already is never given another one: [`Error::KeyNotGiven`] says which key it wants.
+//! - [`KeyEnv`] takes the same text from `OPLOG_KEK`. Implement [`KeySource`] for a vault.
+//! - A file may hold several lines; every one of them opens the data keys wrapped under it. Changing
+//!   keys has no command yet, so never remove a line.
+//! - Keep it out of version control.
+//!
+//! # Crate features
+//!
+//! None is on by default; they carry Diesel's names and can be combined.
+//!
+//! | feature | gives |
+//! |---|---|
+//! | `sqlite` | logs on `SqliteConnection`. Needs SQLite 3.35 |
+//! | `postgres` | logs on `PgConnection`, through libpq. Needs PostgreSQL 13 |
+//! | `postgres_backend` | the same without libpq, for connections of other crates to Diesel's `Pg` |
+//! | `r2d2` | pooled connections |
+//! | `chrono` | chrono's dates, times and timestamps as columns |
+//!
+//! The client libraries can be built from source: add `libsqlite3-sys` with its feature `bundled`, or
+//! `pq-sys` with `bundled`, to your own manifest. A table of more than 32 columns needs Diesel's
+//! feature `64-column-tables` or `128-column-tables`.
+//!
+//! # Reading compile errors
+//!
+//! Mistakes in `#[oplog(…)]` are all reported at once, each with a `help:` line that holds the correct
+//! spelling. What the compiler itself finds reads like this:
+//!
+//! | it says | it means |
+//! |---|---|
+//! | `Account` does not account for the column `columns::email` of its table | a column without a field: add the field, or see [a part of a table](#a-part-of-a-table) |
+//! | `Money` has no encoding in the operation log | a field's type needs [`OplogValue`]: see [newtypes and enums](#newtypes-and-enums); for chrono, the feature `chrono` |
+//! | evaluation panicked: `owner` can't be the root of an aggregate | `root` is an integer, text, bool or a newtype of these, and no `Option` |
+//! | `Account` can't be written to the operation log | the struct lacks `#[derive(Oplogged)]` |
+//! | `…` is no connection that a logged transaction can run on | the feature of the backend, or `r2d2`, is not on, or it is another kind of connection |
+//! | type annotations needed, at `logged_insert` or `logged_insert_many` | say which model: `let alice: Account = tx.logged_insert(…)?` |
+//! | type annotations needed, at `transaction` | say which error the closure returns: `Ok::<_, oplog_diesel::Error>(…)` |
+//! | `Account: FromStaticSqlRow` or `Queryable` is not satisfied | the model lacks `#[derive(Queryable)]`, or a field has another type than its column |
+//! | `…: SelectQuery` is not satisfied, at `read` or `read_one` | only a `SELECT` can be read; writes are `logged_*` |
+//! | cannot borrow `…` as mutable, as it is a captured variable in a `Fn` closure; cannot move out of it | the closure may run again, so it can't use up what it captured: clone inside |
+//!
+//! # Which values survive where
+//!
+//! What is logged is the row as the database stored it, so a log and its own database agree about
+//! every value. The table says what a database makes of a value on the way in, which is also what
+//! happens to it in a replay from the other one: what is not a plain "yes" stops such a replay with
+//! [`Error::Diverged`], and never passes in silence.
+//!
+//! | kind | Rust type | SQLite | PostgreSQL |
+//! |---|---|---|---|
+//! | [`Bool`](Kind::Bool) | `bool` | yes | yes |
+//! | [`Sint`](Kind::Sint) | `i16` `i32` `i64` | yes | yes |
+//! | | `i8` | Diesel binds it on neither; for types of your own that bind as something else | |
+//! | [`Uint`](Kind::Uint) | `u8` `u16` `u32` `u64` | likewise | `u32` as `Oid` |
+//! | [`F32`](Kind::F32) [`F64`](Kind::F64) | `f32` `f64` | −0.0 becomes 0.0; NaN becomes NULL, and is refused if the column is `NOT NULL`; infinities: yes | yes |
+//! | [`Text`](Kind::Text) | `String`, enums | yes | refuses U+0000 |
+//! | [`Bytes`](Kind::Bytes) | `Vec<u8>` | yes | yes |
+//! | [`Date`](Kind::Date) | `NaiveDate` | yes | from 4713 BC on |
+//! | [`Time`](Kind::Time) | `NaiveTime` | to the nanosecond, leap seconds included | microseconds, the rest is cut off; no leap seconds |
+//! | [`Timestamp`](Kind::Timestamp) | `NaiveDateTime` | to the nanosecond, leap seconds included | microseconds, the rest is cut off; from 4713 BC on; no leap seconds |
+//! | | `DateTime<Utc>` | as `TimestamptzSqlite`, else the same | as `Timestamptz`, else the same |
+//! | any | `Option` of it | NULL stays NULL | NULL stays NULL |
+//!
+//! A schema says `Timestamptz` or `TimestamptzSqlite`; a replay into the other database uses the
+//! other of the two. Other column types are not supported yet; a type of your own with [`OplogValue`],
+//! `ToSql` and `FromSql` works where its SQL type does. A column that the target can't bind at all is
+//! [`Divergence::Unsupported`], with its name.
+//!
+//! # Questions and answers
+//!
+//! **What may run twice?** The closure, as a whole, from its first line: when an aggregate of `on` was
+//! written by somebody else, when the database broke a deadlock or could not serialise, or was busy.
+//! What it did to the database was rolled back each time. What it did elsewhere was not: send mails
+//! and change variables outside after `transaction` returned. After 30 seconds or 1,000 attempts it
+//! gives up with [`Error::Contention`]; [`OplogBuilder::attempts`] sets both.
+//!
+//! **What if I write past the log?** Plain Diesel writes, other programs and `psql` work as ever and
+//! leave no entry. Nothing finds them by itself today. A later `logged_update` of the same row logs the
+//! row as it found it, so a replay stops there with [`Error::Diverged`]. Comparing the live tables with
+//! the log is planned.
+//!
+//! **What do triggers do?** What a trigger writes to other rows or tables is not logged. What it does
+//! to the written row is logged if the database shows it to `RETURNING`: changes by a `BEFORE` trigger
+//! of PostgreSQL are, changes by an `AFTER` trigger, and by any trigger of SQLite, are not. `open` does
+//! not look for triggers yet, so keep them off logged tables, or do in Rust what they did. A replay
+//! refuses a target with triggers, since they would act twice.
+//!
+//! **And foreign keys with `CASCADE` or `SET NULL`?** The same: the rows they touch are not logged.
+//! Delete the children first, with [`logged_delete_where`](Tx::logged_delete_where).
+//!
+//! **Why `OuterTransaction`?** A logged transaction must be able to roll back and run again, and can't
+//! do so inside another one. Open it on a connection without a transaction. Savepoints inside are
+//! planned.
+//!
+//! **Why `DuplicateName`?** Two models with one `type_name` are linked into the program. In doc tests
+//! this is because Rust joins them into one program: mark them `standalone_crate`, or register what
+//! you need with [`only_named_models`](OplogBuilder::only_named_models) and
+//! [`model`](OplogBuilder::model).
+//!
+//! **A message is "of an unknown type"?** The linker dropped a crate of which nothing else is used, and
+//! with it the model. Name it with [`model`](OplogBuilder::model).
+//!
+//! **How large can a transaction be?** Its messages are held in memory until the commit. One entry
+//! takes 10,000 messages or 16 MiB; above that the transaction writes several, which are read back as
+//! one. A single row must fit into one entry.
+//!
+//! **What does `CommitUnknown` want of me?** The connection broke while the database committed, and it
+//! may have done so. Ask [`Oplog::resolve`] with the receipts of the error, on a new connection, before
+//! you write again.
+//!
+//! **What can somebody with the database see?** Names of aggregates and models' tables, metadata,
+//! sizes and times, and of course your tables. Not the messages.
+//!
+//! **Is it async? MySQL?** Not yet, and planned. So are following a log from another database, undo and
+//! signed checkpoints.
 #![forbid(unsafe_code)]
 // The impls for tuples of up to 128 columns.
 #![recursion_limit = "256"]
@@ -47,9 +603,17 @@ pub use verify::{Finding, StructureReport};
 pub type TypeCatalog = oplog_core::TypeCatalog<Model>;
 
 /// What most files need: `use oplog_diesel::prelude::*;`.
+///
+/// The log and its keys, and the two derives with their traits (for `account.aggregate()`). Meant to
+/// stand beside `use diesel::prelude::*;`, with which it shares no name.
 pub mod prelude {
     pub use crate::{KeyEnv, KeyFile, Oplog, OplogValue, Oplogged};
 }
+
+/// The README's programs, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
 
 /// Named by generated code only. Nothing in it is covered by any promise.
 #[doc(hidden)]
@@ -62,7 +626,9 @@ pub mod __private {
     pub use crate::{bind_columns, submit_model as submit};
     pub use diesel;
     pub use inventory;
-    pub use oplog_core::{ColumnDef, Kind, LogRow, OplogValue, RowError, RowValues, TypeDef, Value};
+    pub use oplog_core::{
+        ColumnDef, Kind, LogRow, OplogValue, RowError, RowValues, TypeDef, Value, ValueError,
+    };
 
     /// The panic of a column index that no code of ours produces.
     pub fn no_column(column: usize) -> ! {

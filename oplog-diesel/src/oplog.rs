@@ -19,6 +19,20 @@ use crate::{Error, TypeCatalog, keys, model};
 ///
 /// It holds the log's identity, its keys and the models it knows, but no connection: every call
 /// takes one. Clones are cheap and share everything.
+///
+/// # Examples
+///
+/// ```
+/// # mod setup { include!("doctest_setup.rs"); } use setup::*;
+/// # let (mut conn, oplog) = open();
+/// let writer = oplog.clone();
+/// let alice: Account = writer.transaction(&mut conn, |tx| tx.logged_insert(NewAccount { owner: "Alice" }))?;
+///
+/// let stored = oplog.entries(&mut conn).next().expect("one entry")?;
+/// let entry = oplog.open_entry(&stored)?;
+/// assert_eq!(entry.messages[0].row::<Account>(), Ok(alice));
+/// # Ok::<(), oplog_diesel::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Oplog {
     inner: Arc<Inner>,
@@ -41,6 +55,40 @@ pub(crate) struct Retries {
 }
 
 /// What is needed to open a log. Made by [`Oplog::builder`].
+///
+/// # Examples
+///
+/// ```
+/// # mod setup { include!("doctest_setup.rs"); } use setup::*;
+/// use std::time::Duration;
+/// use oplog_diesel::Error;
+///
+/// # let mut conn = connect();
+/// # let key = oplog_diesel::Kek::generate()?;
+/// # struct Given(String);
+/// # impl oplog_diesel::KeySource for Given {
+/// #     fn keys(&self) -> Result<Vec<oplog_diesel::Kek>, oplog_diesel::KeySourceError> {
+/// #         Ok(oplog_diesel::Kek::parse_text(&self.0).unwrap())
+/// #     }
+/// # }
+/// # let source = || Given(key.to_text().to_string());
+/// oplog_diesel::run_migrations(&mut conn)?;
+/// let oplog = Oplog::builder()
+///     .key(source())
+///     .only_named_models()
+///     .model::<Account>()
+///     .attempts(20, Duration::from_secs(5))
+///     .open(&mut conn)?;
+///
+/// // A reader, which knows from its configuration which log it must be.
+/// let reader = Oplog::builder().key(source()).only_named_models().expect_log(oplog.log_id());
+/// assert_eq!(reader.open(&mut conn)?.log_id(), oplog.log_id());
+///
+/// // Another key does not open it.
+/// let stranger = Oplog::builder().key(NewKey).only_named_models().open(&mut conn);
+/// assert!(matches!(stranger, Err(Error::KeyNotGiven { .. })));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 #[must_use = "nothing happens before `open`"]
 pub struct OplogBuilder {

@@ -1,13 +1,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use diesel::connection::{AnsiTransactionManager, TransactionManager};
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use oplog_core::{Aggregate, Closing, Head, Metadata, QueueLimits, Receipt, Recorder, Ticket};
 
 use crate::backend::{LogBackend, Locked, Wait};
-use crate::connection::{Connect, LogConnection, Nesting, nesting};
+use crate::connection::{Connect, LogConnection, Nesting, begin_patiently, nesting, pause};
 use crate::store::{self, Redemption, Row};
 use crate::tx::{Progress, Tx};
 use crate::{Error, Oplog, Retry};
@@ -50,6 +50,19 @@ impl<'o> TransactionBuilder<'o> {
 
     /// Counts on an aggregate: if anybody else writes it before this transaction is committed,
     /// everything is rolled back and the closure runs again.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod setup { include!("doctest_setup.rs"); } use setup::*;
+    /// # let (mut conn, oplog, alice) = open_with_alice();
+    /// let alice: Account = oplog.on(alice.aggregate()).transaction(&mut conn, |tx| {
+    ///     let now: Account = tx.read_one(accounts::table.find(alice.id).select(Account::as_select()))?;
+    ///     tx.logged_update(&now, accounts::balance.eq(now.balance - 5))
+    /// })?;
+    /// assert_eq!(alice.balance, -5);
+    /// # Ok::<(), oplog_diesel::Error>(())
+    /// ```
     pub fn on(mut self, aggregate: impl Into<Aggregate>) -> Self {
         let aggregate = aggregate.into();
         if let Err(error) = aggregate.check() {
@@ -69,6 +82,20 @@ impl<'o> TransactionBuilder<'o> {
     /// get many values; they keep their order.
     ///
     /// Metadata is stored in the clear and authenticated: no secrets, no personal data.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod setup { include!("doctest_setup.rs"); } use setup::*;
+    /// # let (mut conn, oplog) = open();
+    /// let import = oplog.metadata("actor", "import").metadata("file", "a.csv").metadata("file", "b.csv");
+    /// let alice: Account = import.transaction(&mut conn, |tx| tx.logged_insert(NewAccount { owner: "Alice" }))?;
+    ///
+    /// let stored = oplog.entries(&mut conn).next().expect("one entry")?;
+    /// let files: Vec<_> = stored.metadata().get("file").collect();
+    /// assert_eq!(files, [Some("a.csv"), Some("b.csv")]);
+    /// # Ok::<(), oplog_diesel::Error>(())
+    /// ```
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         if let Err(error) = self.metadata.push(key, value) {
             self.mistake.get_or_insert(error.into());
@@ -103,6 +130,39 @@ impl<'o> TransactionBuilder<'o> {
     /// [`Error::Database`] if the commit is refused, for example by a deferred constraint;
     /// [`Error::CommitUnknown`] if the connection is lost while committing; [`Error::Store`] if the
     /// log's tables can't be written.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod setup { include!("doctest_setup.rs"); } use setup::*;
+    /// # let (mut conn, oplog) = open();
+    /// use oplog_diesel::Error;
+    ///
+    /// let alice: Account = oplog.metadata("actor", "root").transaction(&mut conn, |tx| {
+    ///     tx.logged_insert(NewAccount { owner: "Alice" })
+    /// })?;
+    ///
+    /// // What the closure returns as an error comes out as it is, and nothing was written.
+    /// #[derive(Debug)]
+    /// enum Refused {
+    ///     Overdrawn,
+    ///     Log(Error),
+    /// }
+    ///
+    /// impl From<Error> for Refused {
+    ///     fn from(error: Error) -> Self {
+    ///         Refused::Log(error)
+    ///     }
+    /// }
+    ///
+    /// let payment = oplog.on(alice.aggregate()).transaction(&mut conn, |tx| {
+    ///     let paid = tx.logged_update(&alice, accounts::balance.eq(accounts::balance - 5))?;
+    ///     if paid.balance < 0 { Err(Refused::Overdrawn) } else { Ok(paid) }
+    /// });
+    /// assert!(matches!(payment, Err(Refused::Overdrawn)));
+    /// assert_eq!(accounts::table.find(alice.id).first(&mut conn), Ok(alice));
+    /// # Ok::<(), oplog_diesel::Error>(())
+    /// ```
     pub fn transaction<C, T, E, F>(self, conn: &mut C, body: F) -> Result<T, E>
     where
         C: Connect,
@@ -137,7 +197,7 @@ impl<'o> TransactionBuilder<'o> {
         let mut attempts = 0;
         loop {
             attempts += 1;
-            match self.attempt(conn, &mut body) {
+            match self.attempt(conn, started + limits.time_max, &mut body) {
                 Attempt::Committed(value, receipts) => return Ok((value, receipts)),
                 Attempt::Failed(error) => return Err(error),
                 Attempt::Again(reason) => {
@@ -151,13 +211,13 @@ impl<'o> TransactionBuilder<'o> {
         }
     }
 
-    fn attempt<C, T, E, F>(&self, conn: &mut C, body: &mut F) -> Attempt<T, E>
+    fn attempt<C, T, E, F>(&self, conn: &mut C, deadline: Instant, body: &mut F) -> Attempt<T, E>
     where
         C: LogConnection,
         E: From<Error>,
         F: FnMut(&mut Tx<'_, C>) -> Result<T, E>,
     {
-        if let Err(failure) = begin(conn) {
+        if let Err(failure) = begin(conn, deadline) {
             return failed(failure);
         }
         let mut progress = Progress {
@@ -292,9 +352,9 @@ impl<'o> TransactionBuilder<'o> {
     }
 }
 
-fn begin<C: LogConnection>(conn: &mut C) -> Result<(), Failure> {
+fn begin<C: LogConnection>(conn: &mut C, deadline: Instant) -> Result<(), Failure> {
     let opened = match nesting(conn).map_err(stored("looking at the connection"))? {
-        Nesting::None => AnsiTransactionManager::begin_transaction_sql(conn, C::Backend::BEGIN),
+        Nesting::None => begin_patiently(conn, C::Backend::BEGIN, deadline),
         Nesting::Test => AnsiTransactionManager::begin_transaction(conn),
         Nesting::Outer => return Err(Error::OuterTransaction.into()),
     };
@@ -360,15 +420,6 @@ fn stored(operation: &'static str) -> impl FnOnce(DieselError) -> Failure {
         Some(retry) => Failure::Retry(retry),
         None => Failure::Error(Error::store(operation)(error)),
     }
-}
-
-/// The pause after a failed attempt: doubling from half a millisecond to 64, and spread by chance
-/// over half to one and a half times that, so that the losers of one round do not meet again.
-fn pause(attempts: u32) -> Duration {
-    let micros = 500_u64 << attempts.saturating_sub(1).min(7);
-    // Without random numbers the pause is only less well spread.
-    let chance = u64::from(getrandom::u32().unwrap_or(u32::MAX / 2));
-    Duration::from_micros(micros / 2 + micros * chance / u64::from(u32::MAX))
 }
 
 /// The writer's clock, which no rule depends on.

@@ -57,6 +57,21 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     /// [`Error::Database`] if the statement fails; [`Error::RowCount`] if it inserts other than one
     /// row; [`Error::Record`] if the row is too large for an entry. The transaction can't be
     /// committed after any of them.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod setup { include!("doctest_setup.rs"); } use setup::*;
+    /// # let (mut conn, oplog) = open();
+    /// let alice: Account = oplog.transaction(&mut conn, |tx| tx.logged_insert(NewAccount { owner: "Alice" }))?;
+    /// assert_eq!((alice.id, alice.balance), (1, 0)); // by the database
+    ///
+    /// let bob: Account = oplog.transaction(&mut conn, |tx| {
+    ///     tx.logged_insert((accounts::owner.eq("Bob"), accounts::balance.eq(7)))
+    /// })?;
+    /// assert_eq!(bob.balance, 7);
+    /// # Ok::<(), oplog_diesel::Error>(())
+    /// ```
     pub fn logged_insert<'q, M, V>(&mut self, values: V) -> Result<M, Error>
     where
         M: Oplogged,
@@ -80,6 +95,19 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     /// # Errors
     ///
     /// As [`logged_insert`](Self::logged_insert).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod setup { include!("doctest_setup.rs"); } use setup::*;
+    /// # let (mut conn, oplog) = open();
+    /// let owners = ["Alice", "Bob", "Carol"];
+    /// let all: Vec<Account> = oplog.transaction(&mut conn, |tx| {
+    ///     tx.logged_insert_many(owners.iter().map(|owner| NewAccount { owner }))
+    /// })?;
+    /// assert_eq!(all.len(), 3);
+    /// # Ok::<(), oplog_diesel::Error>(())
+    /// ```
     pub fn logged_insert_many<'q, M, V>(&mut self, values: impl IntoIterator<Item = V>) -> Result<Vec<M>, Error>
     where
         M: Oplogged,
@@ -118,6 +146,19 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     /// row, with [`QueryBuilderError`](diesel::result::Error::QueryBuilderError) if there is nothing
     /// to set; both leave the transaction as it was. Otherwise as
     /// [`logged_insert`](Self::logged_insert).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod setup { include!("doctest_setup.rs"); } use setup::*;
+    /// # let (mut conn, oplog, alice) = open_with_alice();
+    /// let alice = oplog.transaction(&mut conn, |tx| {
+    ///     let alice = tx.logged_update(&alice, accounts::balance.eq(accounts::balance + 5))?;
+    ///     tx.logged_update(&alice, AccountChange { owner: None, email: Some(Some("alice@example.com")) })
+    /// })?;
+    /// assert_eq!((alice.balance, alice.email.as_deref()), (5, Some("alice@example.com")));
+    /// # Ok::<(), oplog_diesel::Error>(())
+    /// ```
     pub fn logged_update<'q, 'm, M, V>(&mut self, model: &'m M, changes: V) -> Result<M, Error>
     where
         M: Oplogged + Bindable<C::Backend>,
@@ -153,6 +194,18 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     /// # Errors
     ///
     /// As [`logged_update`](Self::logged_update), except that no row is no error.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod setup { include!("doctest_setup.rs"); } use setup::*;
+    /// # let (mut conn, oplog, alice) = open_with_alice();
+    /// let charged: Vec<Account> = oplog.transaction(&mut conn, |tx| {
+    ///     tx.logged_update_where(accounts::table.filter(accounts::balance.lt(10)), accounts::balance.eq(accounts::balance - 1))
+    /// })?;
+    /// assert_eq!((charged.len(), charged[0].balance), (1, -1));
+    /// # Ok::<(), oplog_diesel::Error>(())
+    /// ```
     pub fn logged_update_where<'q, M, S, V>(&mut self, source: S, changes: V) -> Result<Vec<M>, Error>
     where
         M: Oplogged + Bindable<C::Backend>,
@@ -200,6 +253,16 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     /// [`Error::Database`] with [`NotFound`](diesel::result::Error::NotFound) if there is no such
     /// row, which leaves the transaction as it was. Otherwise as
     /// [`logged_insert`](Self::logged_insert).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod setup { include!("doctest_setup.rs"); } use setup::*;
+    /// # let (mut conn, oplog, alice) = open_with_alice();
+    /// let deleted = oplog.transaction(&mut conn, |tx| tx.logged_delete(&alice))?;
+    /// assert_eq!(deleted, alice);
+    /// # Ok::<(), oplog_diesel::Error>(())
+    /// ```
     pub fn logged_delete<'q, 'm, M>(&mut self, model: &'m M) -> Result<M, Error>
     where
         M: Oplogged + Bindable<C::Backend>,
@@ -220,6 +283,16 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     /// # Errors
     ///
     /// As [`logged_delete`](Self::logged_delete).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod setup { include!("doctest_setup.rs"); } use setup::*;
+    /// # let (mut conn, oplog, alice) = open_with_alice();
+    /// let deleted = oplog.transaction(&mut conn, |tx| tx.logged_delete_by_key::<Account, _>(1))?;
+    /// assert_eq!(deleted, alice);
+    /// # Ok::<(), oplog_diesel::Error>(())
+    /// ```
     pub fn logged_delete_by_key<'q, M, K>(&mut self, key: K) -> Result<M, Error>
     where
         M: Oplogged,
@@ -241,6 +314,18 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     /// # Errors
     ///
     /// As [`logged_delete`](Self::logged_delete), except that no row is no error.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod setup { include!("doctest_setup.rs"); } use setup::*;
+    /// # let (mut conn, oplog, alice) = open_with_alice();
+    /// let deleted: Vec<Account> = oplog.transaction(&mut conn, |tx| {
+    ///     tx.logged_delete_where(accounts::table.filter(accounts::balance.eq(0)))
+    /// })?;
+    /// assert_eq!(deleted, [alice]);
+    /// # Ok::<(), oplog_diesel::Error>(())
+    /// ```
     pub fn logged_delete_where<'q, M, S>(&mut self, source: S) -> Result<Vec<M>, Error>
     where
         M: Oplogged,

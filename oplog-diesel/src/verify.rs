@@ -9,6 +9,24 @@ use crate::store::{self, LogRow};
 use crate::{EntryError, Error};
 
 /// What a check of the log found.
+///
+/// # Examples
+///
+/// ```
+/// # mod setup { include!("doctest_setup.rs"); } use setup::*;
+/// # let (mut conn, oplog, alice) = open_with_alice();
+/// let report = oplog.verify_structure(&mut conn)?;
+/// assert!(report.is_intact());
+/// assert_eq!((report.entries, report.aggregates), (1, 1));
+///
+/// // Somebody renumbers the ticket.
+/// diesel::sql_query("UPDATE oplog_ticket SET version = 1").execute(&mut conn).unwrap();
+/// for finding in oplog.verify_structure(&mut conn)?.findings {
+///     println!("{finding}");
+/// #   assert!(matches!(finding, oplog_diesel::Finding::Ticket { ticket: 1, entries: 2, .. }));
+/// }
+/// # Ok::<(), oplog_diesel::Error>(())
+/// ```
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct StructureReport {
@@ -35,7 +53,7 @@ pub enum Finding {
         source: EntryError,
     },
     /// A ticket is not where the entries of its aggregate end.
-    #[error("the ticket of `{aggregate}` expects entry {ticket}, its entries end before {entries}, or its hash differs")]
+    #[error("the ticket of `{aggregate}` expects entry {ticket}, its entries end before {entries}, or its hash or epoch differs")]
     Ticket {
         /// The aggregate.
         aggregate: String,
@@ -64,7 +82,8 @@ pub(crate) fn verify<C: LogConnection>(
             store::tickets(conn).map_err(Error::store("reading the tickets"))?.into_iter().collect();
         let mut report = StructureReport { aggregates: tickets.len() as u64, ..StructureReport::default() };
         let mut chain = ChainCheck::new(log.log_id);
-        let mut entries = Entries::new(conn);
+        // From 0, which stands for a sequence that is no number of an entry.
+        let mut entries = Entries::new(conn).from(0);
         while let Some(row) = entries.next_row() {
             let row = row?;
             report.entries += 1;
@@ -76,7 +95,10 @@ pub(crate) fn verify<C: LogConnection>(
         for (aggregate, ticket) in &tickets {
             let genesis = store::genesis(log, aggregate.as_str());
             let head = chain.head(aggregate.as_str()).copied().unwrap_or(genesis);
-            if (head.next_sequence, head.hash) != (ticket.next_sequence, ticket.hash) {
+            // No writer gives a ticket an epoch before its last entry's or after the log's.
+            let epochs = chain.head(aggregate.as_str()).map_or(0, |head| head.epoch)..=log.epoch;
+            let same = (head.next_sequence, head.hash) == (ticket.next_sequence, ticket.hash);
+            if !same || !epochs.contains(&ticket.epoch) {
                 report.findings.push(Finding::Ticket {
                     aggregate: aggregate.as_str().to_owned(),
                     ticket: ticket.next_sequence,

@@ -1,3 +1,5 @@
+//! The program on the first page of the documentation.
+
 use diesel::prelude::*;
 use oplog_diesel::prelude::*;
 use oplog_diesel::Error;
@@ -5,55 +7,63 @@ use oplog_tests::models::*;
 use oplog_tests::schema::*;
 
 use crate::db::Db;
-
-fn open(db: &Db) -> Oplog {
-    let key = KeyFile::create_if_missing(db.folder().join("oplog.key")).unwrap();
-    Oplog::builder().key(key).open(&mut db.connect()).unwrap()
-}
+use crate::fixture::Fixture;
 
 #[test]
 fn the_program_of_the_readme_works() {
-    let db = Db::new();
-    let oplog = open(&db);
-    let conn = &mut db.connect();
-    let alice: Account = oplog
+    let mut f = Fixture::new();
+    let alice: Account = f
+        .oplog
         .metadata("actor", "root")
-        .transaction(conn, |tx| {
+        .transaction(&mut f.conn, |tx| {
             let alice: Account = tx.logged_insert(&NewAccount { owner: "Alice" })?;
-            tx.logged_update(&alice, accounts::email.eq("alice@example.com"))
+            Ok::<_, Error>(tx.logged_update(&alice, accounts::email.eq("alice@example.com"))?)
         })
-        .map_err(|e: Error| e)
         .unwrap();
-    assert_eq!(alice.email.as_deref(), Some("alice@example.com"));
-    oplog
+    let now = f
+        .oplog
         .on(alice.aggregate())
-        .transaction(conn, |tx| {
+        .transaction(&mut f.conn, |tx| {
             let now: Account = tx.read_one(accounts::table.find(alice.id).select(Account::as_select()))?;
-            tx.logged_update(&now, accounts::balance.eq(now.balance - 5))
-        })
-        .map_err(|e: Error| e)
-        .unwrap();
-    let n = oplog
-        .transaction(conn, |tx| {
-            let bob: Account = tx.logged_insert((accounts::owner.eq("Bob"), accounts::balance.eq(7)))?;
-            let bob = tx.logged_update(&bob, &AccountChange { owner: None, email: Some(None) })?;
-            let bob = tx.logged_update(&bob, (accounts::balance.eq(accounts::balance + 1), accounts::owner.eq("Bobby")))?;
-            let rich: Vec<Account> =
-                tx.logged_update_where(accounts::table.filter(accounts::balance.gt(4)), accounts::balance.eq(accounts::balance * 2))?;
-            tx.logged_delete(&bob)?;
-            let gone2: Vec<Account> = tx.logged_delete_where(accounts::table.filter(accounts::owner.like("Ali%")))?;
-            let gone3: Vec<Account> = tx.logged_delete_where(accounts::table.find(99))?;
-            let many: Vec<Account> = tx.logged_insert_many(vec![NewAccount { owner: "a" }, NewAccount { owner: "b" }])?;
-            tx.logged_delete_by_key::<Account, _>(many[0].id)?;
-            Ok::<_, Error>((rich.len(), gone2.len(), gone3.len()))
+            Ok::<_, Error>(tx.logged_update(&now, accounts::balance.eq(now.balance - 5))?)
         })
         .unwrap();
-    assert_eq!(n, (2, 1, 0));
-    let report = oplog.verify_contents(conn).unwrap();
-    assert!(report.is_intact(), "{:?}", report.findings);
-    let replayed = oplog.replay(conn).into_suffix("_replay").unwrap();
-    assert_eq!(replayed.rows, 1);
-    let db2 = Db::new();
-    let replayed = oplog.replay(conn).into_database(&mut db2.connect()).unwrap();
-    assert_eq!(replayed.rows, 1);
+    assert_eq!(now, Account { email: Some("alice@example.com".to_owned()), id: 1, owner: "Alice".to_owned(), balance: 5 });
+    assert_eq!(f.entries()[0].metadata, [("actor".to_owned(), Some("root".to_owned()))]);
+    assert_eq!(f.entries()[1].metadata, []);
+    assert_eq!(f.news(), [
+        r#"account:1/1 create account(email=NULL id=1 owner="Alice" balance=10) nulls[4]"#,
+        concat!(
+            r#"account:1/1 update account(email="alice@example.com" id=1 owner="Alice" balance=10)"#,
+            r#" was(email=NULL) was_nulls[4] set[email]"#,
+        ),
+        concat!(
+            r#"account:1/2 update account(email="alice@example.com" id=1 owner="Alice" balance=5)"#,
+            r#" was(balance=10) set[balance]"#,
+        ),
+    ]);
+    f.check();
+}
+
+#[test]
+fn the_log_gives_the_rows_in_another_database() {
+    let mut f = Fixture::new();
+    let alice = f.account("Alice");
+    f.account("Bob");
+    f.run(|tx| {
+        tx.logged_delete(&alice)?;
+        let _: Setting = tx.logged_insert(&Setting {
+            section: "a".to_owned(),
+            name: String::new(),
+            value: Some(Vec::new()),
+        })?;
+        Ok(())
+    })
+    .unwrap();
+    let other = Db::new();
+    let replayed = f.oplog.replay(&mut f.conn).into_database(&mut other.connect()).unwrap();
+    assert_eq!((replayed.entries, replayed.messages, replayed.rows), (4, 4, 2));
+    let (live, copy) = (f.snapshot(), crate::fixture::snapshot(&mut other.connect()));
+    assert_eq!((live.accounts, live.settings), (copy.accounts, copy.settings));
+    f.check();
 }

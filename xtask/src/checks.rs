@@ -91,20 +91,18 @@ fn test_steps(
         None => vec!["--all-features"],
         Some(features) => vec!["--features", features],
     };
-    let cargo_test = |targets: &[&str]| {
+    report.step("tests", || {
+        // One command for tests and examples in the documentation: `--doc` alone would leave out packages without
+        // a library, and with them the features that they ask of Diesel, and build it all once more.
         let mut command = shell.cargo(&["test", "--workspace"]);
-        command.args(&features).args(targets).arg("--no-fail-fast");
+        command.args(&features).arg("--no-fail-fast");
         for engine in ENGINES {
             // Without servers the variable must not lead the tests to one.
             command.env_remove(engine.variable());
         }
         command.envs(servers.iter().map(|server| (server.variable, &server.url)));
         shell.run(command)
-    };
-    report.step("tests", || {
-        cargo_test(&["--lib", "--bins", "--tests", "--examples"])
     })?;
-    report.step("tests in documentation", || cargo_test(&["--doc"]))?;
     documentation(shell, report)?;
     report.step("packages", || packages(shell))?;
 
@@ -166,7 +164,10 @@ fn has(shell: &Shell, tool: &str) -> bool {
 
 fn documentation(shell: &Shell, report: &mut Report) -> Result<()> {
     report.step("documentation", || {
+        // With `--examples` the dependencies have the features that clippy checked them with, and are not checked again.
+        let targets = ["--lib", "--bins", "--examples"];
         let mut doc = shell.cargo(&["doc", "--workspace", "--no-deps", "--all-features"]);
+        doc.args(targets);
         doc.env("RUSTDOCFLAGS", "-D warnings");
         shell.run(doc)
     })

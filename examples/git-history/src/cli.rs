@@ -23,9 +23,9 @@ pub struct Arguments {
 
     /// Where to log: a postgres:// URL, or the path of a SQLite file that does not exist yet.
     ///
-    /// On PostgreSQL everything happens in a schema of its own, dropped at the end. A SQLite file
-    /// is kept, with its key file beside it. Without this option it is a SQLite file in a temporary
-    /// folder, removed at the end.
+    /// On PostgreSQL everything happens in schemas of its own, git_history_…, dropped at the end
+    /// (a killed run leaves them behind). A SQLite file is kept, with its key file beside it.
+    /// Without this option it is a SQLite file in a temporary folder, removed at the end.
     #[arg(long, value_name = "URL")]
     pub database_url: Option<String>,
 

@@ -43,7 +43,7 @@ pub enum Error {
     Database(#[from] diesel::result::Error),
     /// The log said no.
     #[error("the log could not be written or read")]
-    Log(#[from] oplog_diesel::Error),
+    Log(#[source] Box<oplog_diesel::Error>),
     /// A message of the log does not hold a file.
     #[error("a message of the log can't be read")]
     Message(#[from] MessageError),
@@ -58,18 +58,38 @@ pub enum Error {
     Output(#[from] io::Error),
 }
 
-impl Error {
-    /// The error and its causes in one line.
-    pub fn line(&self) -> String {
-        let mut line = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
+impl From<oplog_diesel::Error> for Error {
+    fn from(error: oplog_diesel::Error) -> Self {
+        Error::Log(Box::new(error))
+    }
+}
+
+/// An error and its causes in one line.
+pub fn line(error: &dyn std::error::Error) -> String {
+    let mut line = String::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if !line.is_empty() {
             line.push_str(": ");
-            // A server's message may have several lines.
-            let text = error.to_string();
-            line.push_str(&text.split_whitespace().collect::<Vec<_>>().join(" "));
-            cause = error.source();
         }
-        line
+        // A server's message may have several lines.
+        let text = error.to_string();
+        line.push_str(&text.split_whitespace().collect::<Vec<_>>().join(" "));
+        next = error.source();
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_tells_the_error_and_its_causes() {
+        let cause = io::Error::other("several\n\tlines\n");
+        assert_eq!(
+            line(&Error::TemporaryFolder(cause)),
+            "no temporary folder can be made; set TMPDIR to a folder with space: several lines"
+        );
     }
 }

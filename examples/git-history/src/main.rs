@@ -46,7 +46,7 @@ fn main() -> ExitCode {
         // Whoever reads the output has stopped, and knows.
         Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::from(2),
         Err(error) => {
-            eprintln!("git-history: {}", error.line());
+            eprintln!("git-history: {}", error::line(&error));
             ExitCode::from(2)
         }
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use oplog_diesel::{Finding, Oplog};
 
 use crate::database::{Database, Place};
-use crate::error::Error;
+use crate::error::{Error, line};
 use crate::model::AGGREGATE;
 
 /// What was flipped and who found it.
@@ -83,7 +83,7 @@ fn open<D: Database>(oplog: &Oplog, conn: &mut D, sequence: u64) -> Result<Optio
         .to(sequence)
     {
         if let Err(error) = stored.and_then(|stored| oplog.open_entry(&stored)) {
-            return Ok(Some(Error::Log(error).line()));
+            return Ok(Some(line(&error)));
         }
     }
     Ok(None)

@@ -1,5 +1,5 @@
 //! Throw-away repositories for tests, written object by object.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, dead_code)]
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -143,4 +143,54 @@ impl Scratch {
         let (folder, name) = id.split_at(2);
         std::fs::remove_file(self.git.path().join("objects").join(folder).join(name)).unwrap();
     }
+}
+
+/// Thirteen commits on the first-parent line with everything that a tree may do; one of them
+/// changes nothing.
+pub fn varied() -> Scratch {
+    let repo = Scratch::new();
+    let (one, two) = (repo.blob(b"one"), repo.blob(b"content two"));
+    let submodule = one;
+    let mut head = repo.commit_tree(
+        &[],
+        repo.tree_of(&[
+            (b"a", 0o100644, one),
+            (b"caf\xe9/\xff", 0o100644, one),
+            (b"link", 0o120000, two),
+            (b"old name", 0o100644, two),
+        ]),
+    );
+    let side = repo.commit_tree(&[head], repo.tree_of(&[(b"side", 0o100644, one)]));
+    let trees: [&[(&[u8], u32, Oid)]; 12] = [
+        &[
+            (b"a", 0o100755, one),
+            (b"caf\xe9/\xff", 0o100644, two),
+            (b"new name", 0o100644, two),
+        ],
+        &[
+            (b"a", 0o100755, one),
+            (b"caf\xe9/\xff", 0o100644, two),
+            (b"new name", 0o100644, two),
+        ],
+        &[(b"a/in", 0o100644, one), (b"caf\xe9", 0o120000, two)],
+        &[(b"a/in", 0o160000, submodule)],
+        &[(b"a/in", 0o100644, one), (b"b", 0o100644, one)],
+        &[],
+        &[(b"1", 0o100644, one)],
+        &[(b"1", 0o100644, two)],
+        &[(b"1", 0o100644, one)],
+        &[(b"2", 0o100644, one)],
+        &[(b"3", 0o100644, one)],
+        &[(b"3", 0o100644, one), (b"4/5/6", 0o100644, one)],
+    ];
+    for (index, files) in trees.iter().enumerate() {
+        let parents = if index == 4 {
+            vec![head, side]
+        } else {
+            vec![head]
+        };
+        head = repo.commit_tree(&parents, repo.tree_of(files));
+    }
+    repo.head(head);
+    repo
 }

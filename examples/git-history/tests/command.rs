@@ -4,11 +4,10 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-#[allow(dead_code)]
 #[path = "../src/testing.rs"]
 mod testing;
 
-use testing::Scratch;
+use testing::{Scratch, varied};
 
 fn git_history(folder: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_git-history"))
@@ -20,56 +19,6 @@ fn git_history(folder: &Path, arguments: &[&str]) -> Output {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
-}
-
-/// Thirteen commits on the first-parent line with everything that a tree may do; one of them
-/// changes nothing.
-fn varied() -> Scratch {
-    let repo = Scratch::new();
-    let (one, two) = (repo.blob(b"one"), repo.blob(b"content two"));
-    let submodule = one;
-    let mut head = repo.commit_tree(
-        &[],
-        repo.tree_of(&[
-            (b"a", 0o100644, one),
-            (b"caf\xe9/\xff", 0o100644, one),
-            (b"link", 0o120000, two),
-            (b"old name", 0o100644, two),
-        ]),
-    );
-    let side = repo.commit_tree(&[head], repo.tree_of(&[(b"side", 0o100644, one)]));
-    let trees: [&[(&[u8], u32, git2::Oid)]; 12] = [
-        &[
-            (b"a", 0o100755, one),
-            (b"caf\xe9/\xff", 0o100644, two),
-            (b"new name", 0o100644, two),
-        ],
-        &[
-            (b"a", 0o100755, one),
-            (b"caf\xe9/\xff", 0o100644, two),
-            (b"new name", 0o100644, two),
-        ],
-        &[(b"a/in", 0o100644, one), (b"caf\xe9", 0o120000, two)],
-        &[(b"a/in", 0o160000, submodule)],
-        &[(b"a/in", 0o100644, one), (b"b", 0o100644, one)],
-        &[],
-        &[(b"1", 0o100644, one)],
-        &[(b"1", 0o100644, two)],
-        &[(b"1", 0o100644, one)],
-        &[(b"2", 0o100644, one)],
-        &[(b"3", 0o100644, one)],
-        &[(b"3", 0o100644, one), (b"4/5/6", 0o100644, one)],
-    ];
-    for (index, files) in trees.iter().enumerate() {
-        let parents = if index == 4 {
-            vec![head, side]
-        } else {
-            vec![head]
-        };
-        head = repo.commit_tree(&parents, repo.tree_of(files));
-    }
-    repo.head(head);
-    repo
 }
 
 #[test]

@@ -31,6 +31,23 @@ pub use table::{Column, TableName, table_of};
 ///
 /// Every entry's place in the chain is checked on the way, and the last one of each aggregate
 /// against its ticket.
+///
+/// # Examples
+///
+/// ```
+/// # mod setup { include!("../doctest_setup.rs"); } use setup::*;
+/// # let (mut conn, oplog, alice) = open_with_alice();
+/// let frontier = oplog.frontier(&mut conn)?;
+/// let mut shown = 0;
+/// let report = oplog
+///     .replay(&mut conn)
+///     .up_to(&frontier)
+///     .progress(|progress| shown = progress.entries)
+///     .into_suffix("_replay")?;
+/// assert_eq!((report.entries, report.messages, report.rows), (1, 1, 1));
+/// assert_eq!(shown, 1);
+/// # Ok::<(), oplog_diesel::Error>(())
+/// ```
 #[must_use = "nothing happens before `into_suffix` or `into_database`"]
 pub struct Replay<'o, 'c, C> {
     oplog: &'o Oplog,
@@ -89,7 +106,7 @@ impl<'o, 'c, C: LogConnection> Replay<'o, 'c, C> {
         }
         let Replay { oplog, source, frontier, mut progress } = self;
         in_transaction(source, C::Backend::BEGIN, "opening a transaction for the replay", |conn| {
-            let frontier = frontier.map_or_else(|| Frontier::read(conn), Ok)?;
+            let frontier = frontier.map_or_else(|| Frontier::read_all(conn), Ok)?;
             let applier = Applier::into_suffix(conn, oplog, suffix)?;
             replay(oplog, conn, |conn, after| store::page_by_id(conn, after), &frontier, applier, &mut progress)
         })
@@ -107,7 +124,7 @@ impl<'o, 'c, C: LogConnection> Replay<'o, 'c, C> {
     pub fn into_database<T: Connect>(self, target: &mut T) -> Result<ReplayReport, Error> {
         type BackendOf<T> = <<T as Connect>::Connection as diesel::Connection>::Backend;
         let Replay { oplog, source, frontier, mut progress } = self;
-        let frontier = frontier.map_or_else(|| Frontier::read(source), Ok)?;
+        let frontier = frontier.map_or_else(|| Frontier::read_all(source), Ok)?;
         let target = target.connection();
         in_transaction(target, BackendOf::<T>::BEGIN, "opening a transaction for the replay", |target| {
             let applier = Applier::into_database(target, oplog)?;

@@ -16,7 +16,9 @@ fn round_trip<R: LogRow>(row: &R) -> R {
 
 fn columns(def: &TypeDef) -> Vec<(u32, &str, Kind, bool, bool)> {
     let columns = def.columns.iter();
-    columns.map(|c| (c.tag, c.name, c.kind, c.nullable, c.key)).collect()
+    columns
+        .map(|c| (c.tag, c.name, c.kind, c.nullable, c.key))
+        .collect()
 }
 
 mod schema {
@@ -60,13 +62,21 @@ struct Account {
 }
 
 fn alice() -> Account {
-    Account { id: 42, owner: "Alice".into(), balance: -5, email: None }
+    Account {
+        id: 42,
+        owner: "Alice".into(),
+        balance: -5,
+        email: None,
+    }
 }
 
 #[test]
 fn a_model() {
     let def = Account::DEF;
-    assert_eq!((def.type_name, def.aggregate, def.root), ("account", "account", Some(0)));
+    assert_eq!(
+        (def.type_name, def.aggregate, def.root),
+        ("account", "account", Some(0))
+    );
     assert_eq!(def.rust_name, "accepted::Account");
     assert_eq!((def.type_id)(), std::any::TypeId::of::<Account>());
     assert_eq!((def.reserved, def.partial), (&[][..], false));
@@ -140,7 +150,10 @@ struct Member(
 #[test]
 fn a_tuple_struct() {
     let def = Member::DEF;
-    assert_eq!((def.type_name, def.aggregate, def.root), ("member", "team", Some(2)));
+    assert_eq!(
+        (def.type_name, def.aggregate, def.root),
+        ("member", "team", Some(2))
+    );
     assert_eq!((def.reserved, def.partial), (&[3, 4][..], false));
     assert_eq!(
         columns(def),
@@ -153,7 +166,14 @@ fn a_tuple_struct() {
             (8, "joined", Kind::Timestamp, false, false),
         ]
     );
-    let member = Member("x".into(), 7, TeamId(3), State::Away {}, Some(vec![0]), Default::default());
+    let member = Member(
+        "x".into(),
+        7,
+        TeamId(3),
+        State::Away {},
+        Some(vec![0]),
+        Default::default(),
+    );
     assert_eq!(member.aggregate().to_string(), "team:3");
     assert_eq!(round_trip(&member), member);
 }
@@ -161,20 +181,42 @@ fn a_tuple_struct() {
 #[test]
 fn absent_columns_have_their_defaults() {
     use oplog_diesel::core::encode_columns;
-    let stored = [(0, Value::Text("x".into())), (2, Value::Sint(3)), (3, Value::Text("gone".into()))];
-    let encoded = encode_columns(Member::DEF, stored.into_iter());
+    let stored = [
+        (0, Value::Text("x".into())),
+        (2, Value::Sint(3)),
+        (3, Value::Text("gone".into())),
+    ];
+    let encoded = encode_columns(Member::DEF, stored);
     let row = RowValues::decode(Member::DEF, &encoded.bytes, &encoded.null_tags).unwrap();
-    let member = Member("x".into(), 2, TeamId(3), State::r#Left(), None, Default::default());
+    let member = Member(
+        "x".into(),
+        2,
+        TeamId(3),
+        State::r#Left(),
+        None,
+        Default::default(),
+    );
     assert_eq!(Member::from_row(&row).unwrap(), member);
 }
 
 #[test]
 fn values() {
-    assert_eq!((TeamId::KIND, TeamId::NULLABLE, TeamId::ROOT), (Kind::Sint, false, true));
-    assert_eq!((Photo::KIND, Photo::NULLABLE, Photo::ROOT), (Kind::Bytes, true, false));
-    assert_eq!((State::KIND, State::NULLABLE, State::ROOT), (Kind::Text, false, false));
+    assert_eq!(
+        (TeamId::KIND, TeamId::NULLABLE, TeamId::ROOT),
+        (Kind::Sint, false, true)
+    );
+    assert_eq!(
+        (Photo::KIND, Photo::NULLABLE, Photo::ROOT),
+        (Kind::Bytes, true, false)
+    );
+    assert_eq!(
+        (State::KIND, State::NULLABLE, State::ROOT),
+        (Kind::Text, false, false)
+    );
 
-    let photo = Photo { bytes: Some(vec![1]) };
+    let photo = Photo {
+        bytes: Some(vec![1]),
+    };
     assert_eq!(photo.to_value(), Value::Bytes([1][..].into()));
     assert_eq!(Photo::from_value(Value::Null), Ok(Photo { bytes: None }));
     assert_eq!(State::Away {}.to_value(), Value::Text("on leave".into()));
@@ -187,7 +229,10 @@ fn values() {
     );
     assert_eq!(
         State::from_value(Value::Sint(0)),
-        Err(ValueError::Kind { expected: "text", found: "sint" })
+        Err(ValueError::Kind {
+            expected: "text",
+            found: "sint"
+        })
     );
     assert!(TeamId::from_value(Value::Bool(true)).is_err());
 }
@@ -206,7 +251,15 @@ struct MemberNumber {
 #[test]
 fn a_partial_model() {
     assert!(MemberNumber::DEF.partial);
-    assert_eq!(MemberNumber { team_id: 1, number: 2 }.aggregate().to_string(), "team");
+    assert_eq!(
+        MemberNumber {
+            team_id: 1,
+            number: 2
+        }
+        .aggregate()
+        .to_string(),
+        "team"
+    );
 }
 
 #[test]
@@ -229,7 +282,10 @@ fn diesels_default_table_in_a_function() {
         r#type: bool,
     }
 
-    let token = OAuthToken { id: 1, r#type: true };
+    let token = OAuthToken {
+        id: 1,
+        r#type: true,
+    };
     assert_eq!(token.aggregate().to_string(), "token:true");
     assert_eq!(round_trip(&token), token);
 }
@@ -247,7 +303,12 @@ model!(Made, schema::accounts, "made", id: i64 = 1, owner: String = 2, balance: 
 
 #[test]
 fn a_model_that_a_macro_makes() {
-    let made = Made { id: 1, owner: "a:b".into(), balance: 2, email: Some(String::new()) };
+    let made = Made {
+        id: 1,
+        owner: "a:b".into(),
+        balance: 2,
+        email: Some(String::new()),
+    };
     assert_eq!(made.aggregate().to_string(), "made:a:b");
     assert_eq!(round_trip(&made), made);
 }

