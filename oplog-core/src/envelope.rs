@@ -175,7 +175,7 @@ pub enum OpenError {
     ///
     /// One class on purpose for a wrong key, a changed byte and a broken frame: telling them apart
     /// would help only somebody who tries.
-    #[error("entry {sequence} of `{aggregate}` fails its integrity check")]
+    #[error("the integrity check fails")]
     Integrity {
         /// The aggregate that the unproven header names.
         aggregate: Aggregate,

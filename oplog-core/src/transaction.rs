@@ -14,8 +14,8 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    Aggregate, AggregateError, DataKey, Group, Hash, Head, KeyId, LogId, Message, Metadata, NewHeader, Queue,
-    QueueError, QueueLimits, RngError, SealError, TxnId, entry_hash, seal,
+    Aggregate, AggregateError, DataKey, Group, Hash, Head, KeyId, LogId, Message, Metadata,
+    NewHeader, Queue, QueueError, QueueLimits, RngError, SealError, TxnId, entry_hash, seal,
 };
 
 /// Schema of the payload that we write: the original's messages with their options, and our own
@@ -127,7 +127,9 @@ impl Recorder {
     /// there are too many messages.
     pub fn record(&mut self, aggregate: Aggregate, message: &Message) -> Result<(), RecordError> {
         let ordinal = self.next_ordinal;
-        let next = ordinal.checked_add(1).ok_or(RecordError::TooManyMessages { max: u32::MAX })?;
+        let next = ordinal
+            .checked_add(1)
+            .ok_or(RecordError::TooManyMessages { max: u32::MAX })?;
         if let Some(queue) = self.queues.get_mut(&aggregate) {
             queue.push_with_ordinal(message, ordinal)?;
         } else {
@@ -143,7 +145,11 @@ impl Recorder {
     /// The point to which [`rollback_to`](Self::rollback_to) goes back.
     pub fn mark(&self) -> Mark {
         Mark {
-            lengths: self.queues.iter().map(|(name, queue)| (name.clone(), queue.len())).collect(),
+            lengths: self
+                .queues
+                .iter()
+                .map(|(name, queue)| (name.clone(), queue.len()))
+                .collect(),
             metadata: self.metadata.clone(),
             next_ordinal: self.next_ordinal,
             unsettled: self.unsettled,
@@ -153,13 +159,14 @@ impl Recorder {
     /// Takes back all that was recorded since the mark, and the poison of writes that failed since:
     /// the database has taken back what they did.
     pub fn rollback_to(&mut self, mark: Mark) {
-        self.queues.retain(|name, queue| match mark.lengths.get(name) {
-            Some(length) => {
-                queue.truncate(*length);
-                true
-            }
-            None => false,
-        });
+        self.queues
+            .retain(|name, queue| match mark.lengths.get(name) {
+                Some(length) => {
+                    queue.truncate(*length);
+                    true
+                }
+                None => false,
+            });
         self.metadata = mark.metadata;
         self.next_ordinal = mark.next_ordinal;
         self.unsettled = mark.unsettled;
@@ -181,27 +188,45 @@ impl Recorder {
         }
         let limits = self.limits;
         let parts = |queues: &BTreeMap<Aggregate, Queue>, ordinals| {
-            queues.values().map(|queue| queue.part_count(&limits, ordinals)).sum::<usize>()
+            queues
+                .values()
+                .map(|queue| queue.part_count(&limits, ordinals))
+                .sum::<usize>()
         };
         let group = if parts(&self.queues, false) == 1 {
             None
         } else {
             let parts = parts(&self.queues, true);
             let max = u16::MAX;
-            let parts = u16::try_from(parts).map_err(|_| RecordError::TooManyEntries { parts, max })?;
-            Some(Group { txn_id: TxnId::random()?, parts })
+            let parts =
+                u16::try_from(parts).map_err(|_| RecordError::TooManyEntries { parts, max })?;
+            Some(Group {
+                txn_id: TxnId::random()?,
+                parts,
+            })
         };
         let mut tickets: BTreeMap<Aggregate, Ticket> = self
             .named
             .into_iter()
             .map(|(aggregate, head)| {
-                (aggregate.clone(), Ticket { aggregate, expected: Some(head), queue: Queue::new() })
+                (
+                    aggregate.clone(),
+                    Ticket {
+                        aggregate,
+                        expected: Some(head),
+                        queue: Queue::new(),
+                    },
+                )
             })
             .collect();
         for (aggregate, queue) in self.queues {
             tickets
                 .entry(aggregate.clone())
-                .or_insert_with(|| Ticket { aggregate, expected: None, queue: Queue::new() })
+                .or_insert_with(|| Ticket {
+                    aggregate,
+                    expected: None,
+                    queue: Queue::new(),
+                })
                 .queue = queue;
         }
         let metadata = self.metadata.to_bytes();
@@ -285,33 +310,36 @@ impl Closing {
         head: Head,
     ) -> impl Iterator<Item = Result<SealedEntry, SealError>> + 'c {
         let mut head = head;
-        ticket.queue.parts(&self.limits, self.group.is_some()).map(move |part| {
-            let header = NewHeader {
-                log_id: *log_id,
-                epoch: head.epoch,
-                schema: SCHEMA,
-                sequence: head.next_sequence,
-                created_us,
-                previous: head.hash,
-                metadata_hash: self.metadata_hash,
-                aggregate: &ticket.aggregate,
-                group: self.group,
-            };
-            let data = seal(&header, &part, key)?;
-            let receipt = Receipt {
-                aggregate: ticket.aggregate.clone(),
-                sequence: head.next_sequence,
-                entry_hash: entry_hash(&data),
-            };
-            head = head.advance(receipt.entry_hash);
-            Ok(SealedEntry {
-                receipt,
-                created_us,
-                key_id: *key.id(),
-                txn_id: self.group.map(|group| group.txn_id),
-                data,
+        ticket
+            .queue
+            .parts(&self.limits, self.group.is_some())
+            .map(move |part| {
+                let header = NewHeader {
+                    log_id: *log_id,
+                    epoch: head.epoch,
+                    schema: SCHEMA,
+                    sequence: head.next_sequence,
+                    created_us,
+                    previous: head.hash,
+                    metadata_hash: self.metadata_hash,
+                    aggregate: &ticket.aggregate,
+                    group: self.group,
+                };
+                let data = seal(&header, &part, key)?;
+                let receipt = Receipt {
+                    aggregate: ticket.aggregate.clone(),
+                    sequence: head.next_sequence,
+                    entry_hash: entry_hash(&data),
+                };
+                head = head.advance(receipt.entry_hash);
+                Ok(SealedEntry {
+                    receipt,
+                    created_us,
+                    key_id: *key.id(),
+                    txn_id: self.group.map(|group| group.txn_id),
+                    data,
+                })
             })
-        })
     }
 
     /// How many entries a ticket will need.
@@ -339,11 +367,15 @@ impl Ticket {
 
     /// Whether a head that was read under the lock is the one this transaction counted on.
     pub fn holds(&self, current: &Head) -> bool {
-        self.expected.as_ref().is_none_or(|expected| expected == current)
+        self.expected
+            .as_ref()
+            .is_none_or(|expected| expected == current)
     }
 
     /// Whether the named head was that of an aggregate without entries.
     pub fn expects_genesis(&self) -> bool {
-        self.expected.as_ref().is_some_and(|head| head.next_sequence == 1)
+        self.expected
+            .as_ref()
+            .is_some_and(|head| head.next_sequence == 1)
     }
 }

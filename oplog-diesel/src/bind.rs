@@ -9,6 +9,7 @@
 
 use std::marker::PhantomData;
 
+use diesel::QueryResult;
 use diesel::backend::Backend;
 use diesel::deserialize::FromSql;
 use diesel::query_builder::AstPass;
@@ -16,7 +17,6 @@ use diesel::result::Error;
 use diesel::row::{Field as _, Row};
 use diesel::serialize::ToSql;
 use diesel::sql_types::HasSqlType;
-use diesel::QueryResult;
 
 use crate::Oplogged;
 use crate::replay::TableName;
@@ -112,7 +112,9 @@ mod sqlite {
 }
 
 /// A column of Rust type `T` and SQL type `ST` on the database `DB`.
-pub struct Probe<T, ST, DB>(pub &'static str, PhantomData<(fn() -> T, ST, DB)>);
+pub struct Probe<T, ST, DB>(&'static str, PhantomData<Types<T, ST, DB>>);
+
+type Types<T, ST, DB> = fn() -> (T, ST, DB);
 
 impl<T, ST, DB> Probe<T, ST, DB> {
     /// The column with this SQL name.
@@ -121,12 +123,34 @@ impl<T, ST, DB> Probe<T, ST, DB> {
     }
 }
 
-/// The column can be bound and read as the schema declares it.
-pub trait AsDeclared<T, DB: Backend + 'static> {
-    /// Binds the column.
-    fn bind<'b>(&self, value: &'b T, out: &mut AstPass<'_, 'b, DB>) -> QueryResult<()>;
-    /// Reads the column.
-    fn read(&self, row: &dyn RawRow<DB>, column: usize) -> QueryResult<T>;
+/// The same two calls under three names, one for each way to answer them.
+macro_rules! ways {
+    ($($(#[$doc:meta])* $way:ident)*) => {$(
+        $(#[$doc])*
+        pub trait $way<T, DB: Backend + 'static> {
+            /// Binds the column.
+            ///
+            /// # Errors
+            ///
+            /// If its type can't be stored on this database.
+            fn bind<'b>(&self, value: &'b T, out: &mut AstPass<'_, 'b, DB>) -> QueryResult<()>;
+            /// Reads the column.
+            ///
+            /// # Errors
+            ///
+            /// If its type can't be read on this database, or not from the stored value.
+            fn read(&self, row: &dyn RawRow<DB>, column: usize) -> QueryResult<T>;
+        }
+    )*};
+}
+
+ways! {
+    /// The column can be bound and read as the schema declares it.
+    AsDeclared
+    /// The column can be bound and read as the type that stands for the declared one.
+    AsStandIn
+    /// The column can't be bound on this database.
+    NotAtAll
 }
 
 impl<T, ST, DB> AsDeclared<T, DB> for &&Probe<T, ST, DB>
@@ -142,14 +166,6 @@ where
     }
 }
 
-/// The column can be bound and read as the type that stands for the declared one.
-pub trait AsStandIn<T, DB: Backend + 'static> {
-    /// Binds the column.
-    fn bind<'b>(&self, value: &'b T, out: &mut AstPass<'_, 'b, DB>) -> QueryResult<()>;
-    /// Reads the column.
-    fn read(&self, row: &dyn RawRow<DB>, column: usize) -> QueryResult<T>;
-}
-
 impl<T, ST, DB> AsStandIn<T, DB> for &Probe<T, ST, DB>
 where
     ST: StandsFor<DB>,
@@ -162,14 +178,6 @@ where
     fn read(&self, row: &dyn RawRow<DB>, column: usize) -> QueryResult<T> {
         read::<T, ST::SqlType, DB>(row, column)
     }
-}
-
-/// The column can't be bound on this database.
-pub trait NotAtAll<T, DB: Backend + 'static> {
-    /// Fails and names the column.
-    fn bind<'b>(&self, value: &'b T, out: &mut AstPass<'_, 'b, DB>) -> QueryResult<()>;
-    /// Fails and names the column.
-    fn read(&self, row: &dyn RawRow<DB>, column: usize) -> QueryResult<T>;
 }
 
 impl<T, ST, DB: Backend + 'static> NotAtAll<T, DB> for Probe<T, ST, DB> {

@@ -4,21 +4,23 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use diesel::QueryResult;
 use diesel::connection::{AnsiTransactionManager, Connection, LoadConnection, TransactionManager};
 use diesel::query_builder::{Query, QueryFragment, QueryId};
 use diesel::sql_types::Untyped;
-use diesel::QueryResult;
 
 use crate::backend::LogBackend;
-use crate::{Error, Retry};
 use crate::bind::{DieselRow, RawRow};
+use crate::{Error, Retry};
 
 /// A connection on which a logged transaction runs its statements.
 ///
 /// Implemented for Diesel's own connections. Pooled ones reach theirs through
 /// [`Connect`].
 pub trait LogConnection:
-    Connection<Backend: LogBackend, TransactionManager = AnsiTransactionManager> + LoadConnection + 'static
+    Connection<Backend: LogBackend, TransactionManager = AnsiTransactionManager>
+    + LoadConnection
+    + 'static
 {
 }
 
@@ -85,7 +87,8 @@ pub(crate) fn nesting<C: LogConnection>(conn: &mut C) -> QueryResult<Nesting> {
     let depth = AnsiTransactionManager::transaction_manager_status_mut(conn).transaction_depth()?;
     // Diesel keeps its test flag to itself, but a pool may reuse a connection with a test
     // transaction open and not one with any other.
-    let reusable = !<AnsiTransactionManager as TransactionManager<C>>::is_broken_transaction_manager(conn);
+    let reusable =
+        !<AnsiTransactionManager as TransactionManager<C>>::is_broken_transaction_manager(conn);
     Ok(match depth.map(NonZeroU32::get) {
         None => Nesting::None,
         Some(1) if reusable => Nesting::Test,
@@ -145,7 +148,9 @@ pub(crate) fn in_transaction<C: LogConnection, T>(
             let deadline = Instant::now() + Duration::from_secs(10);
             begin_patiently(conn, begin, deadline).map_err(Error::store(what))?
         }
-        Nesting::Test => AnsiTransactionManager::begin_transaction(conn).map_err(Error::store(what))?,
+        Nesting::Test => {
+            AnsiTransactionManager::begin_transaction(conn).map_err(Error::store(what))?
+        }
         Nesting::Outer => return Err(Error::OuterTransaction),
     }
     match catch_unwind(AssertUnwindSafe(|| body(conn))) {
@@ -169,7 +174,11 @@ pub(crate) fn in_transaction<C: LogConnection, T>(
 ///
 /// SQLite would wait by itself if the connection had a `busy_timeout`. Ours works whatever the
 /// application has set there, and changes nothing about the connection.
-pub(crate) fn begin_patiently<C: LogConnection>(conn: &mut C, begin: &str, deadline: Instant) -> QueryResult<()> {
+pub(crate) fn begin_patiently<C: LogConnection>(
+    conn: &mut C,
+    begin: &str,
+    deadline: Instant,
+) -> QueryResult<()> {
     let mut round = 0;
     loop {
         match AnsiTransactionManager::begin_transaction_sql(conn, begin) {

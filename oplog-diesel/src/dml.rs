@@ -30,8 +30,10 @@ pub type Inserted<M, V> = Returning<
 /// The rows of a filter, locked.
 pub type Before<M, W> = Locking<FromOf<M>, W, <M as Oplogged>::Columns>;
 /// An update of rows by their keys that returns them.
-pub type Updated<M, K, V> =
-    Returning<Update<FromOf<M>, ByKeys<K>, <V as AsChangeset>::Changeset>, <M as Oplogged>::Columns>;
+pub type Updated<M, K, V> = Returning<
+    Update<FromOf<M>, ByKeys<K>, <V as AsChangeset>::Changeset>,
+    <M as Oplogged>::Columns,
+>;
 /// A delete of the rows of a filter that returns them.
 pub type Deleted<M, W> = Returning<Delete<FromOf<M>, W>, <M as Oplogged>::Columns>;
 /// The key of a model that the caller holds.
@@ -89,7 +91,9 @@ where
 {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
         if self.changes.is_noop(out.backend())? {
-            return Err(DieselError::QueryBuilderError("there is nothing to set".into()));
+            return Err(DieselError::QueryBuilderError(
+                "there is nothing to set".into(),
+            ));
         }
         out.push_sql("UPDATE ");
         self.from.walk_ast(out.reborrow())?;
@@ -129,7 +133,7 @@ impl<From, W> QueryId for Delete<From, W> {
     const HAS_STATIC_QUERY_ID: bool = false;
 }
 
-/// `SELECT <columns> FROM <table> <where> [FOR UPDATE]`: rows as they are before an update.
+/// `SELECT <columns> FROM <table> <where> [FOR NO KEY UPDATE]`: rows as they are before an update.
 #[derive(Debug)]
 pub struct Locking<From, W, Cols> {
     pub(crate) from: From,
@@ -151,7 +155,9 @@ where
         self.from.walk_ast(out.reborrow())?;
         self.filter.walk_ast(out.reborrow())?;
         if DB::LOCKS_ROWS {
-            out.push_sql(" FOR UPDATE");
+            // The lock that an UPDATE itself takes. A plain FOR UPDATE would wait for everybody who
+            // only refers to the row by a foreign key, and two who do both would deadlock.
+            out.push_sql(" FOR NO KEY UPDATE");
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 // What the examples of the documentation have in common. They include it, hidden, as a module:
 //
-//     # mod setup { include!("doctest_setup.rs"); } use setup::*;
+//     # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::*;
 //     # let (mut conn, oplog) = open();
 
 pub use diesel::prelude::*;

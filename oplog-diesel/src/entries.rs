@@ -1,7 +1,8 @@
 use std::collections::VecDeque;
 
 use oplog_core::{
-    Aggregate, Envelope, EnvelopeLimits, Hash, Header, Keyring, Message, Metadata, QueueLimits, Receipt, queue,
+    Aggregate, Envelope, EnvelopeLimits, Hash, Header, Keyring, Message, Metadata, QueueLimits,
+    Receipt, queue,
 };
 use zeroize::Zeroizing;
 
@@ -45,7 +46,7 @@ pub struct Entry {
 /// # Examples
 ///
 /// ```
-/// # mod setup { include!("doctest_setup.rs"); } use setup::*;
+/// # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::*;
 /// # let (mut conn, oplog, alice) = open_with_alice();
 /// # for balance in 1..=3 {
 /// #     oplog.transaction(&mut conn, |tx| tx.logged_update(&alice, accounts::balance.eq(balance)))?;
@@ -54,7 +55,7 @@ pub struct Entry {
 /// assert_eq!(oplog.entries(&mut conn).below(&frontier).count(), 4);
 ///
 /// let mut sequences = Vec::new();
-/// for stored in oplog.entries(&mut conn).aggregate("account:1").from(2).to(3) {
+/// for stored in oplog.entries(&mut conn).aggregate("account:1").from_sequence(2).to_sequence(3) {
 ///     sequences.push(stored?.sequence());
 /// }
 /// assert_eq!(sequences, [2, 3]);
@@ -94,13 +95,13 @@ impl<'c, C: LogConnection> Entries<'c, C> {
     }
 
     /// Only entries with this sequence or a later one.
-    pub fn from(mut self, sequence: u64) -> Self {
+    pub fn from_sequence(mut self, sequence: u64) -> Self {
         self.from = sequence;
         self
     }
 
     /// Only entries with this sequence or an earlier one.
-    pub fn to(mut self, sequence: u64) -> Self {
+    pub fn to_sequence(mut self, sequence: u64) -> Self {
         self.to = sequence;
         self
     }
@@ -114,7 +115,10 @@ impl<'c, C: LogConnection> Entries<'c, C> {
     fn wants(&self, row: &StoredRow) -> bool {
         let sequence = u64::try_from(row.sequence).unwrap_or(0);
         (self.from..=self.to).contains(&sequence)
-            && self.frontier.as_ref().is_none_or(|frontier| frontier.contains(&row.aggregate_name, sequence))
+            && self
+                .frontier
+                .as_ref()
+                .is_none_or(|frontier| frontier.wants(row))
     }
 
     fn next_page(&mut self) -> Result<(), Error> {
@@ -129,7 +133,13 @@ impl<'c, C: LogConnection> Entries<'c, C> {
         let page = page.map_err(Error::store("reading the entries"))?;
         match page.last() {
             None => self.ended = true,
-            Some(last) => self.after = if self.aggregate.is_none() { last.id } else { last.sequence },
+            Some(last) => {
+                self.after = if self.aggregate.is_none() {
+                    last.id
+                } else {
+                    last.sequence
+                }
+            }
         }
         self.page = page.into();
         Ok(())
@@ -165,7 +175,10 @@ impl<C: LogConnection> Iterator for Entries<'_, C> {
 
 impl<C> std::fmt::Debug for Entries<'_, C> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Entries").field("aggregate", &self.aggregate).field("after", &self.after).finish_non_exhaustive()
+        f.debug_struct("Entries")
+            .field("aggregate", &self.aggregate)
+            .field("after", &self.after)
+            .finish_non_exhaustive()
     }
 }
 
@@ -180,19 +193,35 @@ impl StoredEntry {
         let header = Envelope::parse(&row.data, &EnvelopeLimits::default())?.into_header();
         let group = header.group.map(|group| *group.txn_id.as_bytes());
         let columns = [
-            ("aggregate_name", row.aggregate_name == header.aggregate.as_str()),
-            ("sequence", u64::try_from(row.sequence) == Ok(header.sequence)),
+            (
+                "aggregate_name",
+                row.aggregate_name == header.aggregate.as_str(),
+            ),
+            (
+                "sequence",
+                u64::try_from(row.sequence) == Ok(header.sequence),
+            ),
             ("create_time", row.create_time == header.created_us),
             ("version", row.version == i64::from(header.schema)),
             ("key_id", row.key_id == header.key_id.as_bytes()),
-            ("txn_id", row.txn_id.as_deref() == group.as_ref().map(<[u8; 16]>::as_slice)),
-            ("metadata", Metadata::hash_bytes(&row.metadata) == header.metadata_hash),
+            (
+                "txn_id",
+                row.txn_id.as_deref() == group.as_ref().map(<[u8; 16]>::as_slice),
+            ),
+            (
+                "metadata",
+                Metadata::hash_bytes(&row.metadata) == header.metadata_hash,
+            ),
         ];
         if let Some((column, _)) = columns.iter().find(|(_, same)| !same) {
             return Err(EntryError::Column { column });
         }
         let metadata = Metadata::from_bytes(&row.metadata)?;
-        Ok(StoredEntry { header, metadata, envelope: row.data })
+        Ok(StoredEntry {
+            header,
+            metadata,
+            envelope: row.data,
+        })
     }
 
     /// The header, which is authenticated once the entry is opened.
@@ -235,8 +264,14 @@ impl StoredEntry {
     }
 
     pub(crate) fn open(&self, keyring: &Keyring) -> Result<Entry, Error> {
-        let messages = self.messages(keyring).map_err(|source| self.error(source))?;
-        Ok(Entry { header: self.header.clone(), metadata: self.metadata.clone(), messages })
+        let messages = self
+            .messages(keyring)
+            .map_err(|source| self.error(source))?;
+        Ok(Entry {
+            header: self.header.clone(),
+            metadata: self.metadata.clone(),
+            messages,
+        })
     }
 
     pub(crate) fn messages(&self, keyring: &Keyring) -> Result<Vec<Message>, EntryError> {
@@ -251,17 +286,28 @@ impl StoredEntry {
 
     /// An error about this entry.
     pub(crate) fn error(&self, source: EntryError) -> Error {
-        Error::Entry { aggregate: self.header.aggregate.as_str().to_owned(), sequence: self.header.sequence, source }
+        Error::Entry {
+            aggregate: self.header.aggregate.as_str().to_owned(),
+            sequence: self.header.sequence,
+            source,
+        }
     }
 }
 
 impl std::fmt::Debug for StoredEntry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StoredEntry").field("header", &self.header).field("metadata", &self.metadata).finish_non_exhaustive()
+        f.debug_struct("StoredEntry")
+            .field("header", &self.header)
+            .field("metadata", &self.metadata)
+            .finish_non_exhaustive()
     }
 }
 
 /// An error about the row at this place, as its columns say.
 pub(crate) fn entry_error((aggregate, sequence): (String, i64), source: EntryError) -> Error {
-    Error::Entry { aggregate, sequence: u64::try_from(sequence).unwrap_or(0), source }
+    Error::Entry {
+        aggregate,
+        sequence: u64::try_from(sequence).unwrap_or(0),
+        source,
+    }
 }

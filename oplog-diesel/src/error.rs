@@ -2,8 +2,9 @@ use std::time::Duration;
 
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use oplog_core::{
-    AggregateError, CatalogError, EnvelopeError, KekId, KeyError, KeyWrapError, LogId, MessageError, MetadataError,
-    OpenError, QueueError, Receipt, RecordError, RngError, SealError,
+    AggregateError, CatalogError, ChainError, EnvelopeError, KekId, KeyError, KeyWrapError, LogId,
+    MessageError, MetadataError, OpenError, QueueError, Receipt, RecordError, RngError, RowError,
+    SealError,
 };
 
 use crate::key_source::KeySourceError;
@@ -34,7 +35,9 @@ pub enum Error {
 
     /// The log's tables are missing, or older than this version of the crate.
     /// Call [`run_migrations`](crate::run_migrations) first.
-    #[error("the tables of the oplog are missing or out of date: call `oplog_diesel::run_migrations` first")]
+    #[error(
+        "the tables of the oplog are missing or out of date: call `oplog_diesel::run_migrations` first"
+    )]
     NotMigrated,
 
     /// A write touched another number of rows than it must: a trigger or a rule was at work, or an
@@ -150,7 +153,9 @@ pub enum Error {
 
     /// A ticket belongs to another incarnation of the log than this handle: the database was
     /// restored, or recovered since `open`. Open the log again.
-    #[error("the ticket of `{aggregate}` is of epoch {found}, the log was opened in epoch {expected}")]
+    #[error(
+        "the ticket of `{aggregate}` is of epoch {found}, the log was opened in epoch {expected}"
+    )]
     Epoch {
         /// The aggregate.
         aggregate: String,
@@ -175,8 +180,15 @@ pub enum Error {
         source: EntryError,
     },
 
+    /// A message was not read as what it is: its type has another model, or the model can't hold its
+    /// values.
+    #[error("the message can't be read as this model")]
+    Message(#[from] MessageError),
+
     /// The log and the rows it was applied to differ. Nothing was applied.
-    #[error("replay diverged at entry {sequence} of `{aggregate}`: {what} (table {table}, key {key})")]
+    #[error(
+        "replay diverged at entry {sequence} of `{aggregate}`: {what} (table {table}, key {key})"
+    )]
     Diverged {
         /// The aggregate of the entry.
         aggregate: String,
@@ -218,7 +230,7 @@ pub enum EntryError {
     Metadata(#[from] MetadataError),
     /// The entry does not continue the one before it.
     #[error("it does not continue the chain")]
-    Chain(#[from] oplog_core::ChainError),
+    Chain(#[source] Box<ChainError>),
     /// The data key of the entry is not there.
     #[error("its data key is not there")]
     Key(#[from] KeyError),
@@ -227,7 +239,7 @@ pub enum EntryError {
     Open(#[from] OpenError),
     /// The queue inside can't be read.
     #[error("its messages can't be read")]
-    Queue(#[from] QueueError),
+    Queue(#[source] Box<QueueError>),
     /// A message can't be read as a row of its model.
     #[error("message {index} can't be read")]
     Message {
@@ -245,7 +257,9 @@ pub enum EntryError {
         source: CatalogError,
     },
     /// Entries of one transaction are missing.
-    #[error("its transaction is not complete: {found} of {expected} entries are below the frontier")]
+    #[error(
+        "its transaction is not complete: {found} of {expected} entries are below the frontier"
+    )]
     Group {
         /// Entries found.
         found: usize,
@@ -263,8 +277,21 @@ pub enum EntryError {
     Missing,
 }
 
+// Boxed where they would make every `Result` of this crate large.
+impl From<ChainError> for EntryError {
+    fn from(error: ChainError) -> Self {
+        EntryError::Chain(Box::new(error))
+    }
+}
+
+impl From<QueueError> for EntryError {
+    fn from(error: QueueError) -> Self {
+        EntryError::Queue(Box::new(error))
+    }
+}
+
 /// How the rows of a replay's target differ from the log.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Divergence {
     /// The row to change or delete is not there.
@@ -283,10 +310,14 @@ pub enum Divergence {
         columns: Vec<&'static str>,
     },
     /// The target refused the row.
-    #[error("the target refused the row ({kind}{constraint})", constraint = constraint_text(constraint))]
+    #[error(
+        "the target refused the row ({}{})",
+        kind_text(kind),
+        constraint_text(constraint)
+    )]
     Refused {
-        /// Diesel's kind of the error, or what else went wrong.
-        kind: String,
+        /// Diesel's kind of the error; `None` if a value could not be bound or read back.
+        kind: Option<DatabaseErrorKind>,
         /// The constraint that was violated.
         constraint: Option<String>,
     },
@@ -366,12 +397,22 @@ impl Retry {
     }
 }
 
+impl From<RowError> for Error {
+    fn from(source: RowError) -> Self {
+        Error::Message(MessageError::Row { source })
+    }
+}
+
 impl Error {
     /// A failure of one of our own statements, reduced to what can't carry a row's values.
     pub(crate) fn store(operation: &'static str) -> impl FnOnce(DieselError) -> Error {
         move |error| {
             let (kind, constraint) = reduce(&error);
-            Error::Store { operation, kind, constraint }
+            Error::Store {
+                operation,
+                kind,
+                constraint,
+            }
         }
     }
 
@@ -380,7 +421,9 @@ impl Error {
         match self {
             Error::Contention { .. } => true,
             Error::Database(error) => Retry::of(error).is_some(),
-            Error::Store { kind, .. } => matches!(kind, Some(DatabaseErrorKind::SerializationFailure)),
+            Error::Store { kind, .. } => {
+                matches!(kind, Some(DatabaseErrorKind::SerializationFailure))
+            }
             _ => false,
         }
     }
@@ -389,9 +432,10 @@ impl Error {
 /// Kind and constraint of a database error: all of it that can't carry a row's values.
 pub(crate) fn reduce(error: &DieselError) -> (Option<DatabaseErrorKind>, Option<String>) {
     match error {
-        DieselError::DatabaseError(kind, information) => {
-            (Some(*kind), information.constraint_name().map(str::to_owned))
-        }
+        DieselError::DatabaseError(kind, information) => (
+            Some(*kind),
+            information.constraint_name().map(str::to_owned),
+        ),
         _ => (None, None),
     }
 }
@@ -399,7 +443,7 @@ pub(crate) fn reduce(error: &DieselError) -> (Option<DatabaseErrorKind>, Option<
 fn kind_text(kind: &Option<DatabaseErrorKind>) -> String {
     match kind {
         Some(kind) => format!("{kind:?}"),
-        None => "the database's answer could not be used".to_owned(),
+        None => "a value could not be sent or read".to_owned(),
     }
 }
 
@@ -408,4 +452,12 @@ fn constraint_text(constraint: &Option<String>) -> String {
         Some(name) => format!(", constraint `{name}`"),
         None => String::new(),
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Error;
+
+    // Clippy warns the application about every function that returns a larger one.
+    const _: () = assert!(size_of::<Error>() < 128);
 }

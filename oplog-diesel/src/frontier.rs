@@ -5,6 +5,7 @@ use oplog_core::{Aggregate, Head};
 use crate::backend::LogBackend;
 use crate::connection::{LogConnection, load_one};
 use crate::statement::{Statement, statements};
+use crate::store::StoredRow;
 use crate::{EntryError, Error, store};
 
 statements! {
@@ -19,7 +20,7 @@ statements! {
 /// # Examples
 ///
 /// ```
-/// # mod setup { include!("doctest_setup.rs"); } use setup::*;
+/// # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::*;
 /// # let (mut conn, oplog, alice) = open_with_alice();
 /// let before = oplog.frontier(&mut conn)?;
 /// oplog.transaction(&mut conn, |tx| tx.logged_update(&alice, accounts::balance.eq(7)))?;
@@ -59,15 +60,31 @@ impl Frontier {
     /// assert_eq!(frontier.entries(), 7);
     /// ```
     pub fn at<A: Into<Aggregate>>(last: impl IntoIterator<Item = (A, u64)>) -> Self {
-        let cut = |sequence: u64| Cut { next_sequence: sequence.saturating_add(1), head: None };
-        Frontier { cuts: last.into_iter().map(|(name, sequence)| (name.into(), cut(sequence))).collect() }
+        let cut = |sequence: u64| Cut {
+            next_sequence: sequence.saturating_add(1),
+            head: None,
+        };
+        Frontier {
+            cuts: last
+                .into_iter()
+                .map(|(name, sequence)| (name.into(), cut(sequence)))
+                .collect(),
+        }
     }
 
     pub(crate) fn read<C: LogConnection>(conn: &mut C) -> Result<Self, Error> {
         // One statement is one snapshot.
         let tickets = store::tickets(conn).map_err(Error::store("reading the tickets"))?;
-        let cut = |head: Head| Cut { next_sequence: head.next_sequence, head: Some(head) };
-        Ok(Frontier { cuts: tickets.into_iter().map(|(name, head)| (name, cut(head))).collect() })
+        let cut = |head: Head| Cut {
+            next_sequence: head.next_sequence,
+            head: Some(head),
+        };
+        Ok(Frontier {
+            cuts: tickets
+                .into_iter()
+                .map(|(name, head)| (name, cut(head)))
+                .collect(),
+        })
     }
 
     /// The cut after everything that is committed. An entry beyond the ticket of its aggregate, or
@@ -75,7 +92,10 @@ impl Frontier {
     pub(crate) fn read_all<C: LogConnection>(conn: &mut C) -> Result<Self, Error> {
         // A ticket and its entry are committed together, so one statement sees both or none.
         let stray = load_one(conn, Statement::<SelectStray>::new(&[]), |row| {
-            Ok((C::Backend::read_text(row, 0)?.unwrap_or_default(), C::Backend::read_i64(row, 1)?))
+            Ok((
+                C::Backend::read_text(row, 0)?.unwrap_or_default(),
+                C::Backend::read_i64(row, 1)?,
+            ))
         });
         match stray.map_err(Error::store("comparing the entries with the tickets"))? {
             None => Self::read(conn),
@@ -94,16 +114,29 @@ impl Frontier {
 
     /// Whether an entry is below the cut.
     pub fn contains(&self, aggregate: &str, sequence: u64) -> bool {
-        self.cuts.get(aggregate).is_some_and(|cut| sequence < cut.next_sequence)
+        self.cuts
+            .get(aggregate)
+            .is_some_and(|cut| sequence < cut.next_sequence)
+    }
+
+    /// Whether the entry of a stored row is below the cut, as its columns say.
+    pub(crate) fn wants(&self, row: &StoredRow) -> bool {
+        u64::try_from(row.sequence)
+            .is_ok_and(|sequence| self.contains(&row.aggregate_name, sequence))
     }
 
     /// How many entries are below the cut.
     pub fn entries(&self) -> u64 {
-        self.cuts.values().map(|cut| cut.next_sequence.saturating_sub(1)).fold(0, u64::saturating_add)
+        self.cuts
+            .values()
+            .map(|cut| cut.next_sequence.saturating_sub(1))
+            .fold(0, u64::saturating_add)
     }
 
     /// The aggregates with their last sequence below the cut, 0 for none, in byte order.
     pub fn iter(&self) -> impl Iterator<Item = (&Aggregate, u64)> {
-        self.cuts.iter().map(|(name, cut)| (name, cut.next_sequence.saturating_sub(1)))
+        self.cuts
+            .iter()
+            .map(|(name, cut)| (name, cut.next_sequence.saturating_sub(1)))
     }
 }

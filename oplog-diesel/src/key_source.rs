@@ -122,7 +122,11 @@ impl KeyFile {
         if !file.path.exists() {
             file.create().or_else(|error| match error {
                 // Somebody else was first.
-                KeySourceError::Io { source, .. } if source.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+                KeySourceError::Io { source, .. }
+                    if source.kind() == io::ErrorKind::AlreadyExists =>
+                {
+                    Ok(())
+                }
                 error => Err(error),
             })?;
         }
@@ -130,18 +134,27 @@ impl KeyFile {
     }
 
     fn create(&self) -> Result<(), KeySourceError> {
-        // Written beside it and then linked into place, so that nobody ever reads half a key.
+        let kek = Kek::generate()?;
+        // Written beside it and then linked into place, so that nobody ever reads half a key. Under
+        // a name that no other thread has, and none that died on the way: process ids come again.
         let mut name = self.path.clone().into_os_string();
-        name.push(format!(".{}.new", std::process::id()));
+        name.push(format!(
+            ".{:016x}.new",
+            getrandom::u64().map_err(RngError::from)?
+        ));
         let new = PathBuf::from(name);
-        let written = write_private(&new, Kek::generate()?.to_text().as_bytes())
+        let written = write_private(&new, kek.to_text().as_bytes())
             .and_then(|()| fs::hard_link(&new, &self.path));
         let _ = fs::remove_file(&new);
         written.map_err(|source| self.io("created", source))
     }
 
     fn io(&self, action: &'static str, source: io::Error) -> KeySourceError {
-        KeySourceError::Io { path: self.path.clone(), action, source }
+        KeySourceError::Io {
+            path: self.path.clone(),
+            action,
+            source,
+        }
     }
 }
 
@@ -151,7 +164,10 @@ impl KeySource for KeyFile {
         let metadata = file.metadata().map_err(|source| self.io("read", source))?;
         check_mode(&self.path, &metadata)?;
         if metadata.len() > FILE_LEN_MAX {
-            return Err(KeySourceError::TooLong { path: self.path.clone(), max: FILE_LEN_MAX });
+            return Err(KeySourceError::TooLong {
+                path: self.path.clone(),
+                max: FILE_LEN_MAX,
+            });
         }
         // With its full size from the start: a buffer that grows leaves copies of the key behind.
         let mut text = Zeroizing::new(String::with_capacity(FILE_LEN_MAX as usize));
@@ -171,7 +187,9 @@ impl KeyEnv {
 
     /// Another variable.
     pub fn named(variable: impl Into<String>) -> Self {
-        KeyEnv { variable: variable.into() }
+        KeyEnv {
+            variable: variable.into(),
+        }
     }
 }
 
@@ -185,13 +203,20 @@ impl KeySource for KeyEnv {
     fn keys(&self) -> Result<Vec<Kek>, KeySourceError> {
         let text = std::env::var(&self.variable)
             .map(Zeroizing::new)
-            .map_err(|_| KeySourceError::NotSet { variable: self.variable.clone() })?;
-        parse(&text, || format!("the environment variable `{}`", self.variable))
+            .map_err(|_| KeySourceError::NotSet {
+                variable: self.variable.clone(),
+            })?;
+        parse(&text, || {
+            format!("the environment variable `{}`", self.variable)
+        })
     }
 }
 
 fn parse(text: &str, place: impl Fn() -> String) -> Result<Vec<Kek>, KeySourceError> {
-    Kek::parse_text(text).map_err(|source| KeySourceError::Text { place: place(), source })
+    Kek::parse_text(text).map_err(|source| KeySourceError::Text {
+        place: place(),
+        source,
+    })
 }
 
 fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -208,7 +233,10 @@ fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
 fn check_mode(path: &Path, metadata: &fs::Metadata) -> Result<(), KeySourceError> {
     use std::os::unix::fs::PermissionsExt;
     match metadata.permissions().mode() & 0o7777 {
-        mode if mode & 0o077 != 0 => Err(KeySourceError::Mode { path: path.to_owned(), mode }),
+        mode if mode & 0o077 != 0 => Err(KeySourceError::Mode {
+            path: path.to_owned(),
+            mode,
+        }),
         _ => Ok(()),
     }
 }

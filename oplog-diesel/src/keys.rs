@@ -3,12 +3,12 @@
 use diesel::QueryResult;
 use oplog_core::{DataKey, Kek, KeyId, KeyWrapper, Keyring, WrapContext};
 
+use crate::Error;
 use crate::backend::{LogBackend, malformed};
 use crate::connection::{LogConnection, execute, in_transaction, load};
 use crate::statement::{Bind, Statement, statements};
 use crate::store::LogRow;
 use crate::transaction::now_us;
-use crate::Error;
 
 statements! {
     SelectKeys = "SELECT id, scope, purpose, version, state FROM oplog_key WHERE state <> 'destroyed' ORDER BY scope, purpose, version";
@@ -35,28 +35,41 @@ struct WrapRow {
 }
 
 /// Loads every data key that the given keys unwrap. Creates the first one of a new log.
-pub(crate) fn load_or_create<C: LogConnection>(conn: &mut C, log: &LogRow, keks: &[Kek]) -> Result<Keyring, Error> {
+pub(crate) fn load_or_create<C: LogConnection>(
+    conn: &mut C,
+    log: &LogRow,
+    keks: &[Kek],
+) -> Result<Keyring, Error> {
     let keyring = keyring(conn, log, keks)?;
     if let Some(keyring) = keyring {
         return Ok(keyring);
     }
     // Several processes may open a new log at once: the lock lets one of them create the key, and
     // the others find it when they look again.
-    in_transaction(conn, C::Backend::BEGIN, "creating the first data key", |conn| {
-        C::Backend::lock_maintenance(conn).map_err(Error::store("locking the key tables"))?;
-        if let Some(keyring) = self::keyring(conn, log, keks)? {
-            return Ok(keyring);
-        }
-        create(conn, log, keks)?;
-        self::keyring(conn, log, keks)?.ok_or(Error::MalformedKey {
-            key_id: String::new(),
-            what: "the key that was just created is not there",
-        })
-    })
+    in_transaction(
+        conn,
+        C::Backend::BEGIN_ALONE,
+        "creating the first data key",
+        |conn| {
+            C::Backend::lock_maintenance(conn).map_err(Error::store("locking the key tables"))?;
+            if let Some(keyring) = self::keyring(conn, log, keks)? {
+                return Ok(keyring);
+            }
+            create(conn, log, keks)?;
+            self::keyring(conn, log, keks)?.ok_or(Error::MalformedKey {
+                key_id: String::new(),
+                what: "the key that was just created is not there",
+            })
+        },
+    )
 }
 
 /// The keys of the log, or `None` if it has none yet.
-fn keyring<C: LogConnection>(conn: &mut C, log: &LogRow, keks: &[Kek]) -> Result<Option<Keyring>, Error> {
+fn keyring<C: LogConnection>(
+    conn: &mut C,
+    log: &LogRow,
+    keks: &[Kek],
+) -> Result<Option<Keyring>, Error> {
     let rows = read_keys(conn).map_err(Error::store("reading the data keys"))?;
     let wraps = read_wraps(conn).map_err(Error::store("reading the wrapped data keys"))?;
     if rows.is_empty() && wraps.is_empty() {
@@ -66,11 +79,20 @@ fn keyring<C: LogConnection>(conn: &mut C, log: &LogRow, keks: &[Kek]) -> Result
     let mut primary = None;
     let mut wanted = Vec::new();
     for row in &rows {
-        let bad = |what| Error::MalformedKey { key_id: hex(&row.id), what };
-        let key_id = KeyId::try_from(row.id.as_slice()).map_err(|_| bad("its id is not 16 bytes"))?;
+        let bad = |what| Error::MalformedKey {
+            key_id: hex(&row.id),
+            what,
+        };
+        let key_id =
+            KeyId::try_from(row.id.as_slice()).map_err(|_| bad("its id is not 16 bytes"))?;
         let version = u32::try_from(row.version).map_err(|_| bad("its version is out of range"))?;
-        let context =
-            WrapContext { log_id: log.log_id, key_id, scope: &row.scope, purpose: &row.purpose, version };
+        let context = WrapContext {
+            log_id: log.log_id,
+            key_id,
+            scope: &row.scope,
+            purpose: &row.purpose,
+            version,
+        };
         let is_primary = row.state == "primary" && row.scope == SCOPE && row.purpose == PURPOSE;
         if is_primary && primary.replace(key_id).is_some() {
             return Err(bad("there is another primary key"));
@@ -84,20 +106,31 @@ fn keyring<C: LogConnection>(conn: &mut C, log: &LogRow, keks: &[Kek]) -> Result
             }
             continue;
         };
-        let key = kek.unwrap(&context, &wrap.wrapped).map_err(|source| Error::KeyUnwrap {
-            key_id: key_id.to_string(),
-            kek_id: kek.kek_id(),
-            source,
-        })?;
+        let key = kek
+            .unwrap(&context, &wrap.wrapped)
+            .map_err(|source| Error::KeyUnwrap {
+                key_id: key_id.to_string(),
+                kek_id: kek.kek_id(),
+                source,
+            })?;
         keyring.insert(key)?;
     }
     let Some(primary) = primary else {
-        let first = rows.first().map(|row| row.id.as_slice()).or(wraps.first().map(|wrap| wrap.key_id.as_slice()));
-        return Err(Error::MalformedKey { key_id: hex(first.unwrap_or_default()), what: "there is no primary key" });
+        let first = rows
+            .first()
+            .map(|row| row.id.as_slice())
+            .or(wraps.first().map(|wrap| wrap.key_id.as_slice()));
+        return Err(Error::MalformedKey {
+            key_id: hex(first.unwrap_or_default()),
+            what: "there is no primary key",
+        });
     };
     if !keyring.contains(&primary) {
         return Err(match wanted.is_empty() {
-            true => Error::MalformedKey { key_id: primary.to_string(), what: "it is wrapped under no key at all" },
+            true => Error::MalformedKey {
+                key_id: primary.to_string(),
+                what: "it is wrapped under no key at all",
+            },
             false => Error::KeyNotGiven { wanted },
         });
     }
@@ -107,11 +140,20 @@ fn keyring<C: LogConnection>(conn: &mut C, log: &LogRow, keks: &[Kek]) -> Result
 
 fn create<C: LogConnection>(conn: &mut C, log: &LogRow, keks: &[Kek]) -> Result<(), Error> {
     let key = DataKey::generate()?;
-    let context =
-        WrapContext { log_id: log.log_id, key_id: *key.id(), scope: SCOPE, purpose: PURPOSE, version: 1 };
+    let context = WrapContext {
+        log_id: log.log_id,
+        key_id: *key.id(),
+        scope: SCOPE,
+        purpose: PURPOSE,
+        version: 1,
+    };
     let failed = |kek: &Kek| {
         let (key_id, kek_id) = (key.id().to_string(), kek.kek_id());
-        move |source| Error::KeyUnwrap { key_id, kek_id, source }
+        move |source| Error::KeyUnwrap {
+            key_id,
+            kek_id,
+            source,
+        }
     };
     let kek = keks.first().ok_or(crate::KeySourceError::Missing)?;
     let wrapped = kek.wrap(&context, &key).map_err(failed(kek))?;
@@ -153,7 +195,8 @@ fn read_wraps<C: LogConnection>(conn: &mut C) -> QueryResult<Vec<WrapRow>> {
     load(conn, Statement::<SelectWraps>::new(&[]), |row| {
         Ok(WrapRow {
             key_id: C::Backend::read_bytes(row, 0)?.ok_or_else(|| malformed("a key id"))?,
-            kek_id: C::Backend::read_text(row, 1)?.ok_or_else(|| malformed("a key-encryption key id"))?,
+            kek_id: C::Backend::read_text(row, 1)?
+                .ok_or_else(|| malformed("a key-encryption key id"))?,
             wrapped: C::Backend::read_bytes(row, 2)?.ok_or_else(|| malformed("a wrapped key"))?,
         })
     })

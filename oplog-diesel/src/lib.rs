@@ -47,7 +47,7 @@
 //! in a file (or [variable](KeyEnv)) and never in the database.
 //!
 //! ```standalone_crate
-//! # mod setup { include!("doctest_setup.rs"); }
+//! # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); }
 //! # use setup::{NewKey as KeyFile, connect};
 //! # impl KeyFile {
 //! #     fn create_if_missing(_: &str) -> Result<Self, oplog_diesel::KeySourceError> { Ok(KeyFile) }
@@ -93,7 +93,7 @@
 //! comes back is the row as it is stored.
 //!
 //! ```
-//! # mod setup { include!("doctest_setup.rs"); } use setup::*;
+//! # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::*;
 //! # let (mut conn, oplog) = open();
 //! use oplog_diesel::Error;
 //!
@@ -135,7 +135,7 @@
 //! aggregate with [`on`](Oplog::on), and the one that commits second runs its closure again:
 //!
 //! ```
-//! # mod setup { include!("doctest_setup.rs"); } use setup::*;
+//! # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::*;
 //! # let (mut conn, oplog, alice) = open_with_alice();
 //! use oplog_diesel::{Aggregate, Error};
 //!
@@ -161,7 +161,7 @@
 //! **not encrypted**.
 //!
 //! ```
-//! # mod setup { include!("doctest_setup.rs"); } use setup::*;
+//! # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::*;
 //! # let (mut conn, oplog) = open();
 //! # use oplog_diesel::Error;
 //! let changes = oplog.metadata("actor", "root").metadata("actor", "sudo").metadata_key("reviewed");
@@ -183,7 +183,7 @@
 //!
 #![cfg_attr(feature = "r2d2", doc = "```")]
 #![cfg_attr(not(feature = "r2d2"), doc = "```ignore")]
-//! # mod setup { include!("doctest_setup.rs"); } use setup::*;
+//! # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::*;
 //! use diesel::r2d2::{ConnectionManager, Pool};
 //!
 //! let manager = ConnectionManager::<SqliteConnection>::new(":memory:");
@@ -206,7 +206,7 @@
 //! nothing stays. A key of your own making keeps the test off the disk.
 //!
 //! ```
-//! # mod setup { include!("doctest_setup.rs"); } use setup::{connect, Account, NewAccount};
+//! # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::{connect, Account, NewAccount};
 //! use diesel::prelude::*;
 //! use oplog_diesel::{Error, Kek, KeySource, KeySourceError, Oplog};
 //!
@@ -239,7 +239,7 @@
 //! [`Oplog::entries`] reads page by page. An entry is opened only if you need its messages.
 //!
 //! ```
-//! # mod setup { include!("doctest_setup.rs"); } use setup::*;
+//! # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::*;
 //! # let (mut conn, oplog, alice) = open_with_alice();
 //! use oplog_diesel::core::Typed;
 //! use oplog_diesel::{Error, Op};
@@ -271,7 +271,7 @@
 //! # Check it
 //!
 //! ```
-//! # mod setup { include!("doctest_setup.rs"); } use setup::*;
+//! # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::*;
 //! # let (mut conn, oplog, _) = open_with_alice();
 //! let report = oplog.verify_structure(&mut conn)?; // needs no key: hashes, sequences, columns
 //! assert!(report.is_intact(), "{:?}", report.findings);
@@ -289,7 +289,7 @@
 //! Into copies beside the originals, with their keys, constraints and the foreign keys among them:
 //!
 //! ```
-//! # mod setup { include!("doctest_setup.rs"); } use setup::*;
+//! # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::*;
 //! # let (mut conn, oplog, alice) = open_with_alice();
 //! # oplog.transaction(&mut conn, |tx| tx.logged_update(&alice, accounts::balance.eq(7)))?;
 //! use oplog_diesel::Frontier;
@@ -312,7 +312,7 @@
 //! another kind: SQLite to PostgreSQL and back.
 //!
 //! ```
-//! # mod setup { include!("doctest_setup.rs"); } use setup::*;
+//! # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::*;
 //! # let (mut conn, oplog, alice) = open_with_alice();
 //! # let mut other = connect();
 //! oplog.replay(&mut conn).into_database(&mut other)?;
@@ -331,7 +331,7 @@
 //! the same aggregate, and each says which of its columns holds the account:
 //!
 //! ```
-//! # mod setup { include!("doctest_setup.rs"); } use setup::{*, Posting as _, postings as _};
+//! # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::{*, Posting as _, postings as _};
 //! # let (mut conn, oplog, alice) = open_with_alice();
 //! # diesel::table! {
 //! #     postings (id) { id -> BigInt, account_id -> BigInt, amount -> BigInt }
@@ -475,11 +475,11 @@
 //! | evaluation panicked: `owner` can't be the root of an aggregate | `root` is an integer, text, bool or a newtype of these, and no `Option` |
 //! | `Account` can't be written to the operation log | the struct lacks `#[derive(Oplogged)]` |
 //! | `…` is no connection that a logged transaction can run on | the feature of the backend, or `r2d2`, is not on, or it is another kind of connection |
-//! | type annotations needed, at `logged_insert` or `logged_insert_many` | say which model: `let alice: Account = tx.logged_insert(…)?` |
-//! | type annotations needed, at `transaction` | say which error the closure returns: `Ok::<_, oplog_diesel::Error>(…)` |
-//! | `Account: FromStaticSqlRow` or `Queryable` is not satisfied | the model lacks `#[derive(Queryable)]`, or a field has another type than its column |
+//! | `!` can't be written to the operation log, or type annotations needed, at a `logged_*` call | say which model: `let alice: Account = tx.logged_insert(…)?` |
+//! | type annotations needed, cannot infer `E`, at the `Ok(…)` of a closure | say which error it returns: `Ok::<_, oplog_diesel::Error>(…)` |
+//! | `…: CompatibleType<Account, …>` or `Account: FromSqlRow<…>` is not satisfied | the model lacks `#[derive(Queryable)]`, or a field has another type than its column |
 //! | `…: SelectQuery` is not satisfied, at `read` or `read_one` | only a `SELECT` can be read; writes are `logged_*` |
-//! | cannot borrow `…` as mutable, as it is a captured variable in a `Fn` closure; cannot move out of it | the closure may run again, so it can't use up what it captured: clone inside |
+//! | cannot move out of `…`, a captured variable in an `FnMut` closure | the closure may run again, so it can't use up what it captured: use a reference, or clone inside |
 //!
 //! # Which values survive where
 //!
@@ -494,12 +494,12 @@
 //! | [`Sint`](Kind::Sint) | `i16` `i32` `i64` | yes | yes |
 //! | | `i8` | Diesel binds it on neither; for types of your own that bind as something else | |
 //! | [`Uint`](Kind::Uint) | `u8` `u16` `u32` `u64` | likewise | `u32` as `Oid` |
-//! | [`F32`](Kind::F32) [`F64`](Kind::F64) | `f32` `f64` | −0.0 becomes 0.0; NaN becomes NULL, and is refused if the column is `NOT NULL`; infinities: yes | yes |
+//! | [`F32`](Kind::F32) [`F64`](Kind::F64) | `f32` `f64` | −0.0 becomes 0.0; NaN becomes NULL, and is refused if the column is `NOT NULL`; infinities: yes | yes, the bits of a NaN included |
 //! | [`Text`](Kind::Text) | `String`, enums | yes | refuses U+0000 |
 //! | [`Bytes`](Kind::Bytes) | `Vec<u8>` | yes | yes |
-//! | [`Date`](Kind::Date) | `NaiveDate` | yes | from 4713 BC on |
-//! | [`Time`](Kind::Time) | `NaiveTime` | to the nanosecond, leap seconds included | microseconds, the rest is cut off; no leap seconds |
-//! | [`Timestamp`](Kind::Timestamp) | `NaiveDateTime` | to the nanosecond, leap seconds included | microseconds, the rest is cut off; from 4713 BC on; no leap seconds |
+//! | [`Date`](Kind::Date) | `NaiveDate` | yes | from 24 November 4714 BC on, earlier ones are refused |
+//! | [`Time`](Kind::Time) | `NaiveTime` | to the nanosecond, leap seconds included | whole microseconds; a leap second becomes the second after it, or is refused at midnight |
+//! | [`Timestamp`](Kind::Timestamp) | `NaiveDateTime` | to the nanosecond, leap seconds included | whole microseconds; from 24 November 4714 BC on; a leap second becomes the second after it |
 //! | | `DateTime<Utc>` | as `TimestamptzSqlite`, else the same | as `Timestamptz`, else the same |
 //! | any | `Option` of it | NULL stays NULL | NULL stays NULL |
 //!
@@ -558,6 +558,11 @@
 #![forbid(unsafe_code)]
 // The impls for tuples of up to 128 columns.
 #![recursion_limit = "256"]
+// Without a backend there is nothing to do, but a crate of models only may well be built so.
+#![cfg_attr(
+    not(any(feature = "sqlite", feature = "postgres_backend")),
+    allow(unused)
+)]
 
 mod backend;
 mod bind;
@@ -569,7 +574,7 @@ mod error;
 mod frontier;
 mod key_source;
 mod keys;
-mod migrations;
+pub mod migrations;
 mod model;
 mod oplog;
 mod oplogged;
@@ -585,22 +590,32 @@ pub use entries::{Entries, Entry, StoredEntry};
 pub use error::{Divergence, EntryError, Error, Retry, TargetError};
 pub use frontier::Frontier;
 pub use key_source::{KeyEnv, KeyFile, KeySource, KeySourceError};
+#[doc(inline)]
 pub use migrations::run_migrations;
 pub use model::{Model, Replayable};
 pub use oplog::{Oplog, OplogBuilder};
+/// Messages, values, envelopes, keys and the chain, without a database: for tools that look into
+/// entries more closely than [`Entry`] does.
+pub use oplog_core as core;
+#[doc(inline)]
 pub use oplog_core::{
-    self as core, Aggregate, Hash, Head, Header, Kek, Kind, LogId, Message, Metadata, Op, OplogValue, Receipt,
+    Aggregate, Hash, Head, Header, Kek, Kind, LogId, Message, Metadata, Op, OplogValue, Receipt,
     RowValues, TypeDef, Value, ValueError,
 };
+#[doc(inline)]
 pub use oplog_derive::{OplogValue, Oplogged};
 pub use oplogged::Oplogged;
 pub use replay::{Replay, ReplayProgress, ReplayReport};
 pub use transaction::TransactionBuilder;
 pub use tx::Tx;
-pub use verify::{Finding, StructureReport};
+pub use verify::{Finding, VerifyReport};
 
 /// The models that a log knows, by their stored names and by their Rust types.
 pub type TypeCatalog = oplog_core::TypeCatalog<Model>;
+
+/// A result with the error of this crate, for functions and for closures that end in `Ok`:
+/// `oplog_diesel::Result::Ok(value)`.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What most files need: `use oplog_diesel::prelude::*;`.
 ///

@@ -1,3 +1,5 @@
+//! The log's own tables: how they are created, and their migrations for a tree of your own.
+
 use diesel::Connection;
 use diesel::migration::Migration;
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
@@ -45,27 +47,37 @@ statements! {
 /// ```
 pub fn run_migrations<C: Connect>(conn: &mut C) -> Result<(), Error> {
     let conn = conn.connection();
-    if pending(conn)?.is_empty() {
+    // Whoever is running them at this moment may keep SQLite from answering, and a transaction waits.
+    if pending(conn).is_ok_and(|pending| pending.is_empty()) {
         return Ok(());
     }
-    in_transaction(conn, <BackendOf<C> as LogBackend>::BEGIN, "opening a transaction for the migrations", |conn| {
-        BackendOf::<C>::lock_maintenance(conn)
-            .map_err(Error::store("locking the migrations"))?;
-        // Somebody else may have run them while we waited.
-        for migration in pending(conn)? {
-            migration.run(conn).map_err(|_| Error::Store {
-                operation: "running the oplog's migrations",
-                kind: None,
-                constraint: None,
-            })?;
-        }
-        Ok(())
-    })
+    in_transaction(
+        conn,
+        <BackendOf<C> as LogBackend>::BEGIN_ALONE,
+        "opening a transaction for the migrations",
+        |conn| {
+            BackendOf::<C>::lock_maintenance(conn)
+                .map_err(Error::store("locking the migrations"))?;
+            // Somebody else may have run them while we waited.
+            for migration in pending(conn)? {
+                migration.run(conn).map_err(|_| Error::Store {
+                    operation: "running the oplog's migrations",
+                    kind: None,
+                    constraint: None,
+                })?;
+            }
+            Ok(())
+        },
+    )
 }
 
 /// Whether the log's tables are as this version needs them.
 pub(crate) fn check<C: LogConnection>(conn: &mut C) -> Result<(), Error> {
-    if pending(conn)?.is_empty() { Ok(()) } else { Err(Error::NotMigrated) }
+    if pending(conn)?.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::NotMigrated)
+    }
 }
 
 /// The migrations that were not run yet, oldest first.

@@ -59,6 +59,11 @@ impl Model {
         M::MODEL
     }
 
+    /// What the model looks like in the log.
+    pub fn def(&self) -> &'static TypeDef {
+        self.def
+    }
+
     #[cfg(feature = "sqlite")]
     pub(crate) fn sqlite(&self) -> &'static dyn TableOps<diesel::sqlite::Sqlite> {
         self.sqlite
@@ -94,7 +99,9 @@ inventory::collect!(Linked);
 
 /// Every model of this program that the linker kept.
 pub(crate) fn linked() -> impl Iterator<Item = Model> {
-    inventory::iter::<Linked>.into_iter().map(|linked| linked.0())
+    inventory::iter::<Linked>
+        .into_iter()
+        .map(|linked| linked.0())
 }
 
 #[doc(hidden)]

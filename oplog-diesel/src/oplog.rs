@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use oplog_core::{Aggregate, DataKey, Head, Kek, Keyring, LogId, Receipt};
 
-use crate::connection::{Connect, LogConnection, nesting, Nesting};
+use crate::connection::{Connect, LogConnection, Nesting, nesting};
 use crate::entries::{Entries, Entry, StoredEntry};
 use crate::frontier::Frontier;
 use crate::key_source::{KeySource, KeySourceError};
@@ -12,7 +12,7 @@ use crate::replay::Replay;
 use crate::store::{self, LogRow};
 use crate::transaction::TransactionBuilder;
 use crate::tx::Tx;
-use crate::verify::{self, StructureReport};
+use crate::verify::{self, VerifyReport};
 use crate::{Error, TypeCatalog, keys, model};
 
 /// A log: the way to write it and to read it.
@@ -23,7 +23,7 @@ use crate::{Error, TypeCatalog, keys, model};
 /// # Examples
 ///
 /// ```
-/// # mod setup { include!("doctest_setup.rs"); } use setup::*;
+/// # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::*;
 /// # let (mut conn, oplog) = open();
 /// let writer = oplog.clone();
 /// let alice: Account = writer.transaction(&mut conn, |tx| tx.logged_insert(NewAccount { owner: "Alice" }))?;
@@ -59,7 +59,7 @@ pub(crate) struct Retries {
 /// # Examples
 ///
 /// ```
-/// # mod setup { include!("doctest_setup.rs"); } use setup::*;
+/// # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::*;
 /// use std::time::Duration;
 /// use oplog_diesel::Error;
 ///
@@ -108,7 +108,10 @@ impl Oplog {
             models: Vec::new(),
             linked: true,
             expected: None,
-            retries: Retries { attempts_max: 1000, time_max: Duration::from_secs(30) },
+            retries: Retries {
+                attempts_max: 1000,
+                time_max: Duration::from_secs(30),
+            },
             creates_tickets: true,
         }
     }
@@ -119,7 +122,11 @@ impl Oplog {
     }
 
     /// A transaction whose entries carry metadata; see [`TransactionBuilder::metadata`].
-    pub fn metadata(&self, key: impl Into<String>, value: impl Into<String>) -> TransactionBuilder<'_> {
+    pub fn metadata(
+        &self,
+        key: impl Into<String>,
+        value: impl Into<String>,
+    ) -> TransactionBuilder<'_> {
         TransactionBuilder::new(self).metadata(key, value)
     }
 
@@ -149,7 +156,11 @@ impl Oplog {
     /// # Errors
     ///
     /// As [`TransactionBuilder::transaction`].
-    pub fn transaction_with_receipts<C, T, E, F>(&self, conn: &mut C, body: F) -> Result<(T, Vec<Receipt>), E>
+    pub fn transaction_with_receipts<C, T, E, F>(
+        &self,
+        conn: &mut C,
+        body: F,
+    ) -> Result<(T, Vec<Receipt>), E>
     where
         C: Connect,
         E: From<Error>,
@@ -224,7 +235,7 @@ impl Oplog {
     /// # Errors
     ///
     /// [`Error::Store`] if the log can't be read. What is wrong *in* the log is in the report.
-    pub fn verify_structure<C: Connect>(&self, conn: &mut C) -> Result<StructureReport, Error> {
+    pub fn verify_structure<C: Connect>(&self, conn: &mut C) -> Result<VerifyReport, Error> {
         verify::verify(conn.connection(), &self.inner.log, None)
     }
 
@@ -233,8 +244,12 @@ impl Oplog {
     /// # Errors
     ///
     /// [`Error::Store`] if the log can't be read. What is wrong *in* the log is in the report.
-    pub fn verify_contents<C: Connect>(&self, conn: &mut C) -> Result<StructureReport, Error> {
-        verify::verify(conn.connection(), &self.inner.log, Some(&self.inner.keyring))
+    pub fn verify_contents<C: Connect>(&self, conn: &mut C) -> Result<VerifyReport, Error> {
+        verify::verify(
+            conn.connection(),
+            &self.inner.log,
+            Some(&self.inner.keyring),
+        )
     }
 
     /// Writes the rows of the log anew; see [`Replay`].
@@ -255,7 +270,11 @@ impl Oplog {
     }
 
     /// The head of an aggregate as it is now, without a lock.
-    pub(crate) fn head<C: LogConnection>(&self, conn: &mut C, aggregate: &Aggregate) -> Result<Head, Error> {
+    pub(crate) fn head<C: LogConnection>(
+        &self,
+        conn: &mut C,
+        aggregate: &Aggregate,
+    ) -> Result<Head, Error> {
         match store::ticket(conn, aggregate.as_str()).map_err(Error::store("reading a ticket"))? {
             Some(head) => Ok(head),
             None => self.genesis(aggregate),
@@ -265,9 +284,15 @@ impl Oplog {
     /// The head that a missing ticket stands for.
     pub(crate) fn genesis(&self, aggregate: &Aggregate) -> Result<Head, Error> {
         if !self.inner.creates_tickets {
-            return Err(Error::TicketNotFound { aggregate: aggregate.as_str().to_owned() });
+            return Err(Error::TicketNotFound {
+                aggregate: aggregate.as_str().to_owned(),
+            });
         }
-        Ok(Head::genesis(&self.inner.log.log_id, aggregate.as_str(), self.inner.log.epoch))
+        Ok(Head::genesis(
+            &self.inner.log.log_id,
+            aggregate.as_str(),
+            self.inner.log.epoch,
+        ))
     }
 
     pub(crate) fn check_epoch(&self, aggregate: &Aggregate, head: &Head) -> Result<(), Error> {
@@ -275,7 +300,11 @@ impl Oplog {
         if head.epoch == expected {
             return Ok(());
         }
-        Err(Error::Epoch { aggregate: aggregate.as_str().to_owned(), expected, found: head.epoch })
+        Err(Error::Epoch {
+            aggregate: aggregate.as_str().to_owned(),
+            expected,
+            found: head.epoch,
+        })
     }
 }
 
@@ -284,6 +313,18 @@ impl OplogBuilder {
     /// [`KeyFile`](crate::KeyFile), a [`KeyEnv`](crate::KeyEnv) or a source of your own.
     pub fn key(mut self, source: impl KeySource) -> Self {
         self.keks = source.keys();
+        self
+    }
+
+    /// A key-encryption key that the program holds itself, for tests and for keys from elsewhere. A
+    /// second one only unwraps.
+    pub fn kek(mut self, kek: Kek) -> Self {
+        match &mut self.keks {
+            Ok(keks) => keks.push(kek),
+            Err(KeySourceError::Missing) => self.keks = Ok(vec![kek]),
+            // `open` tells what was wrong with the source that was named first.
+            Err(_) => {}
+        }
         self
     }
 
@@ -310,7 +351,10 @@ impl OplogBuilder {
     /// How often a transaction is made again, at most, and for how long. 1,000 times and 30 seconds
     /// unless set.
     pub fn attempts(mut self, attempts_max: u32, time_max: Duration) -> Self {
-        self.retries = Retries { attempts_max: attempts_max.max(1), time_max };
+        self.retries = Retries {
+            attempts_max: attempts_max.max(1),
+            time_max,
+        };
         self
     }
 
@@ -345,9 +389,14 @@ impl OplogBuilder {
             return Err(Error::OuterTransaction);
         }
         crate::migrations::check(conn)?;
-        let log = store::log_row(conn).map_err(Error::store("reading the log's identity"))?.ok_or(Error::NoLog)?;
+        let log = store::log_row(conn)
+            .map_err(Error::store("reading the log's identity"))?
+            .ok_or(Error::NoLog)?;
         if let Some(expected) = self.expected.filter(|expected| *expected != log.log_id) {
-            return Err(Error::WrongLog { expected, found: log.log_id });
+            return Err(Error::WrongLog {
+                expected,
+                found: log.log_id,
+            });
         }
         let keyring = keys::load_or_create(conn, &log, &keks)?;
         Ok(Oplog {

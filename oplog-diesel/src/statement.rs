@@ -41,7 +41,10 @@ pub struct Statement<'a, S> {
 impl<'a, S: Text> Statement<'a, S> {
     /// The statement with these binds.
     pub fn new(binds: &'a [Bind<'a>]) -> Self {
-        Statement { binds, text: PhantomData }
+        Statement {
+            binds,
+            text: PhantomData,
+        }
     }
 }
 
@@ -74,7 +77,9 @@ fn walk_text<'b, DB: LogBackend>(
     }
     for part in parts {
         let bind = binds.next().ok_or_else(|| {
-            diesel::result::Error::QueryBuilderError("a bind of the oplog's statement is missing".into())
+            diesel::result::Error::QueryBuilderError(
+                "a bind of the oplog's statement is missing".into(),
+            )
         })?;
         DB::push(out, bind)?;
         out.push_sql(part);

@@ -97,7 +97,10 @@ pub(crate) fn log_row<C: LogConnection>(conn: &mut C) -> QueryResult<Option<LogR
         let log_id = C::Backend::read_bytes(row, 0)?.ok_or_else(|| malformed("the log id"))?;
         let epoch = C::Backend::read_i64(row, 1)?;
         Ok(LogRow {
-            log_id: log_id.as_slice().try_into().map_err(|_| malformed("the log id"))?,
+            log_id: log_id
+                .as_slice()
+                .try_into()
+                .map_err(|_| malformed("the log id"))?,
             epoch: u32::try_from(epoch).map_err(|_| malformed("the epoch"))?,
         })
     })?;
@@ -106,7 +109,11 @@ pub(crate) fn log_row<C: LogConnection>(conn: &mut C) -> QueryResult<Option<LogR
 
 /// Reads a ticket without locking it.
 pub(crate) fn ticket<C: LogConnection>(conn: &mut C, name: &str) -> QueryResult<Option<Head>> {
-    load_one(conn, Statement::<SelectTicket>::new(&[Bind::Text(name)]), read_head::<C::Backend>)
+    load_one(
+        conn,
+        Statement::<SelectTicket>::new(&[Bind::Text(name)]),
+        read_head::<C::Backend>,
+    )
 }
 
 /// Reads all tickets, in byte order of their names.
@@ -155,14 +162,23 @@ const PAGE_ROWS: i64 = 512;
 const PAGE_BYTES: i64 = 8 << 20;
 
 /// The entries after `id`, in the order of their ids: a page of bounded size, empty at the end.
-pub(crate) fn page_by_id<C: LogConnection>(conn: &mut C, after: i64) -> QueryResult<Vec<StoredRow>> {
+pub(crate) fn page_by_id<C: LogConnection>(
+    conn: &mut C,
+    after: i64,
+) -> QueryResult<Vec<StoredRow>> {
     let sizes = load(
         conn,
         Statement::<SelectSizesById>::new(&[Bind::I64(after), Bind::I64(PAGE_ROWS)]),
         read_size::<C::Backend>,
     )?;
-    let Some(last) = page_end(&sizes) else { return Ok(Vec::new()) };
-    load(conn, Statement::<SelectById>::new(&[Bind::I64(after), Bind::I64(last)]), read_row::<C::Backend>)
+    let Some(last) = page_end(&sizes) else {
+        return Ok(Vec::new());
+    };
+    load(
+        conn,
+        Statement::<SelectById>::new(&[Bind::I64(after), Bind::I64(last)]),
+        read_row::<C::Backend>,
+    )
 }
 
 /// The entries of an aggregate after one sequence and up to another: a page of bounded size, empty
@@ -183,7 +199,9 @@ pub(crate) fn page_by_sequence<C: LogConnection>(
         ]),
         read_size::<C::Backend>,
     )?;
-    let Some(last) = page_end(&sizes) else { return Ok(Vec::new()) };
+    let Some(last) = page_end(&sizes) else {
+        return Ok(Vec::new());
+    };
     load(
         conn,
         Statement::<SelectBySequence>::new(&[Bind::Text(name), Bind::I64(after), Bind::I64(last)]),

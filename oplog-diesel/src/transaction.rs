@@ -6,7 +6,7 @@ use diesel::connection::{AnsiTransactionManager, TransactionManager};
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use oplog_core::{Aggregate, Closing, Head, Metadata, QueueLimits, Receipt, Recorder, Ticket};
 
-use crate::backend::{LogBackend, Locked, Wait};
+use crate::backend::{Locked, LogBackend, Wait};
 use crate::connection::{Connect, LogConnection, Nesting, begin_patiently, nesting, pause};
 use crate::store::{self, Redemption, Row};
 use crate::tx::{Progress, Tx};
@@ -45,7 +45,12 @@ impl From<Error> for Failure {
 
 impl<'o> TransactionBuilder<'o> {
     pub(crate) fn new(oplog: &'o Oplog) -> Self {
-        TransactionBuilder { oplog, named: Vec::new(), metadata: Metadata::new(), mistake: None }
+        TransactionBuilder {
+            oplog,
+            named: Vec::new(),
+            metadata: Metadata::new(),
+            mistake: None,
+        }
     }
 
     /// Counts on an aggregate: if anybody else writes it before this transaction is committed,
@@ -54,7 +59,7 @@ impl<'o> TransactionBuilder<'o> {
     /// # Examples
     ///
     /// ```
-    /// # mod setup { include!("doctest_setup.rs"); } use setup::*;
+    /// # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::*;
     /// # let (mut conn, oplog, alice) = open_with_alice();
     /// let alice: Account = oplog.on(alice.aggregate()).transaction(&mut conn, |tx| {
     ///     let now: Account = tx.read_one(accounts::table.find(alice.id).select(Account::as_select()))?;
@@ -86,7 +91,7 @@ impl<'o> TransactionBuilder<'o> {
     /// # Examples
     ///
     /// ```
-    /// # mod setup { include!("doctest_setup.rs"); } use setup::*;
+    /// # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::*;
     /// # let (mut conn, oplog) = open();
     /// let import = oplog.metadata("actor", "import").metadata("file", "a.csv").metadata("file", "b.csv");
     /// let alice: Account = import.transaction(&mut conn, |tx| tx.logged_insert(NewAccount { owner: "Alice" }))?;
@@ -134,7 +139,7 @@ impl<'o> TransactionBuilder<'o> {
     /// # Examples
     ///
     /// ```
-    /// # mod setup { include!("doctest_setup.rs"); } use setup::*;
+    /// # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::*;
     /// # let (mut conn, oplog) = open();
     /// use oplog_diesel::Error;
     ///
@@ -169,7 +174,8 @@ impl<'o> TransactionBuilder<'o> {
         E: From<Error>,
         F: FnMut(&mut Tx<'_, C::Connection>) -> Result<T, E>,
     {
-        self.transaction_with_receipts(conn, body).map(|(value, _)| value)
+        self.transaction_with_receipts(conn, body)
+            .map(|(value, _)| value)
     }
 
     /// As [`transaction`](Self::transaction), and returns a receipt for each entry, in the order in
@@ -203,7 +209,12 @@ impl<'o> TransactionBuilder<'o> {
                 Attempt::Again(reason) => {
                     let elapsed = started.elapsed();
                     if attempts >= limits.attempts_max || elapsed >= limits.time_max {
-                        return Err(Error::Contention { attempts, elapsed, reason }.into());
+                        return Err(Error::Contention {
+                            attempts,
+                            elapsed,
+                            reason,
+                        }
+                        .into());
                     }
                     thread::sleep(pause(attempts));
                 }
@@ -245,8 +256,9 @@ impl<'o> TransactionBuilder<'o> {
                 resume_unwind(panic)
             }
         };
-        if let (true, Some(retry)) = (progress.recorder.is_poisoned(), progress.retry) {
-            // The closure went on after an error that only means "again".
+        if let Some(retry) = progress.retry {
+            // The closure went on after an error that only means "again", of a write or of a read:
+            // a database that breaks a deadlock takes back the whole transaction for either.
             rollback(conn);
             return Attempt::Again(retry);
         }
@@ -264,7 +276,11 @@ impl<'o> TransactionBuilder<'o> {
     }
 
     /// Seals and appends the entries.
-    fn close<C: LogConnection>(&self, conn: &mut C, recorder: Recorder) -> Result<Vec<Receipt>, Failure> {
+    fn close<C: LogConnection>(
+        &self,
+        conn: &mut C,
+        recorder: Recorder,
+    ) -> Result<Vec<Receipt>, Failure> {
         let Some(closing) = recorder.close().map_err(Error::from)? else {
             return Ok(Vec::new());
         };
@@ -286,14 +302,28 @@ impl<'o> TransactionBuilder<'o> {
         receipts: &mut Vec<Receipt>,
     ) -> Result<bool, Failure> {
         let name = ticket.aggregate().as_str();
-        let wait = if ticket.is_named() { Wait::NotAtAll } else { Wait::ForIt };
-        let locked = C::Backend::lock_ticket(conn, name, wait).map_err(stored("locking a ticket"))?;
+        let wait = if ticket.is_named() {
+            Wait::NotAtAll
+        } else {
+            Wait::ForIt
+        };
+        let locked =
+            C::Backend::lock_ticket(conn, name, wait).map_err(stored("locking a ticket"))?;
         let (head, exists) = match locked {
             Locked::Ours(head) => (head, true),
-            Locked::NotThere if ticket.is_named() && !ticket.expects_genesis() => return Err(lost()),
+            // A named ticket was there when its head was read, unless the head stands for a ticket that
+            // we may create: then it is held, not missing.
+            Locked::NotThere
+                if ticket.is_named()
+                    && !(ticket.expects_genesis()
+                        && self.oplog.genesis(ticket.aggregate()).is_ok()) =>
+            {
+                return Err(lost());
+            }
             Locked::NotThere => {
                 let head = self.oplog.genesis(ticket.aggregate())?;
-                let in_one_statement = ticket.is_redeemed() && closing.parts(ticket) == 1 && !ticket.is_named();
+                let in_one_statement =
+                    ticket.is_redeemed() && closing.parts(ticket) == 1 && !ticket.is_named();
                 if in_one_statement || !C::Backend::LOCKS_ROWS {
                     (head, false)
                 } else {
@@ -316,7 +346,9 @@ impl<'o> TransactionBuilder<'o> {
         }
         let key = self.oplog.primary_key()?;
         let log_id = self.oplog.log_id();
-        let mut entries = closing.seal(ticket, &log_id, &key, now_us(), head).peekable();
+        let mut entries = closing
+            .seal(ticket, &log_id, &key, now_us(), head)
+            .peekable();
         while let Some(entry) = entries.next() {
             let entry = entry.map_err(Error::from)?;
             let row = Row {
@@ -337,7 +369,12 @@ impl<'o> TransactionBuilder<'o> {
                     hash: entry.receipt.entry_hash,
                     epoch: head.epoch,
                 };
-                let redemption = Redemption { name, before: head, after, exists };
+                let redemption = Redemption {
+                    name,
+                    before: head,
+                    after,
+                    exists,
+                };
                 let redeemed = C::Backend::redeem(conn, &redemption, &row)
                     .map_err(stored("redeeming a ticket and appending its entry"))?;
                 match (redeemed, exists) {
@@ -394,8 +431,12 @@ fn depth<C: LogConnection>(conn: &mut C) -> Option<std::num::NonZeroU32> {
 fn is_lost(error: &DieselError) -> bool {
     match error {
         DieselError::DatabaseError(kind, information) => {
-            matches!(kind, DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand)
-                || information.message().contains("server closed the connection")
+            matches!(
+                kind,
+                DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand
+            ) || information
+                .message()
+                .contains("server closed the connection")
                 || information.message().contains("terminating connection")
         }
         DieselError::BrokenTransactionManager => true,
@@ -424,6 +465,8 @@ fn stored(operation: &'static str) -> impl FnOnce(DieselError) -> Failure {
 
 /// The writer's clock, which no rule depends on.
 pub(crate) fn now_us() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

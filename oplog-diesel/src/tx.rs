@@ -12,7 +12,8 @@ use crate::backend::InsertMany;
 use crate::bind::Bindable;
 use crate::connection::LogConnection;
 use crate::dml::{
-    Before, ByKeys, Delete, Deleted, FilterOf, Inserted, Locking, Many, One, Returning, Update, Updated,
+    Before, ByKeys, Delete, Deleted, FilterOf, Inserted, Locking, Many, One, Returning, Update,
+    Updated,
 };
 use crate::{Error, Oplogged, Retry};
 
@@ -61,7 +62,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     /// # Examples
     ///
     /// ```
-    /// # mod setup { include!("doctest_setup.rs"); } use setup::*;
+    /// # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::*;
     /// # let (mut conn, oplog) = open();
     /// let alice: Account = oplog.transaction(&mut conn, |tx| tx.logged_insert(NewAccount { owner: "Alice" }))?;
     /// assert_eq!((alice.id, alice.balance), (1, 0)); // by the database
@@ -99,7 +100,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     /// # Examples
     ///
     /// ```
-    /// # mod setup { include!("doctest_setup.rs"); } use setup::*;
+    /// # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::*;
     /// # let (mut conn, oplog) = open();
     /// let owners = ["Alice", "Bob", "Carol"];
     /// let all: Vec<Account> = oplog.transaction(&mut conn, |tx| {
@@ -108,7 +109,10 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     /// assert_eq!(all.len(), 3);
     /// # Ok::<(), oplog_diesel::Error>(())
     /// ```
-    pub fn logged_insert_many<'q, M, V>(&mut self, values: impl IntoIterator<Item = V>) -> Result<Vec<M>, Error>
+    pub fn logged_insert_many<'q, M, V>(
+        &mut self,
+        values: impl IntoIterator<Item = V>,
+    ) -> Result<Vec<M>, Error>
     where
         M: Oplogged,
         C::Backend: InsertMany<'q, C, M, V>,
@@ -118,10 +122,14 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         while values.peek().is_some() {
             let chunk: Vec<V> = values.by_ref().take(INSERT_ROWS_MAX).collect();
             let expected = chunk.len();
-            self.write(|tx| {
-                let rows = C::Backend::insert_many(tx.conn, chunk).map_err(|error| tx.failed(error))?;
+            self.write_many(|tx| {
+                let rows =
+                    C::Backend::insert_many(tx.conn, chunk).map_err(|error| tx.failed(error))?;
                 if rows.len() != expected {
-                    return Err(Error::RowCount { expected, found: rows.len() });
+                    return Err(Error::RowCount {
+                        expected,
+                        found: rows.len(),
+                    });
                 }
                 for row in &rows {
                     tx.record(row, &Message::create_items(row))?;
@@ -150,7 +158,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     /// # Examples
     ///
     /// ```
-    /// # mod setup { include!("doctest_setup.rs"); } use setup::*;
+    /// # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::*;
     /// # let (mut conn, oplog, alice) = open_with_alice();
     /// let alice = oplog.transaction(&mut conn, |tx| {
     ///     let alice = tx.logged_update(&alice, accounts::balance.eq(accounts::balance + 5))?;
@@ -167,9 +175,15 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         Updated<M, One<'m, M>, V>: LoadQuery<'q, C, M>,
     {
         let key = std::slice::from_ref(model);
-        let before: Before<M, ByKeys<One<'m, M>>> =
-            Locking { from: M::Table::default().from_clause(), filter: ByKeys(key), columns: M::columns() };
-        let before = self.load(before)?.pop().ok_or(Error::Database(DieselError::NotFound))?;
+        let before: Before<M, ByKeys<One<'m, M>>> = Locking {
+            from: M::Table::default().from_clause(),
+            filter: ByKeys(key),
+            columns: M::columns(),
+        };
+        let before = self
+            .load(before)?
+            .pop()
+            .ok_or(Error::Database(DieselError::NotFound))?;
         let update: Updated<M, One<'m, M>, V> = Returning {
             statement: Update {
                 from: M::Table::default().from_clause(),
@@ -198,7 +212,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     /// # Examples
     ///
     /// ```
-    /// # mod setup { include!("doctest_setup.rs"); } use setup::*;
+    /// # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::*;
     /// # let (mut conn, oplog, alice) = open_with_alice();
     /// let charged: Vec<Account> = oplog.transaction(&mut conn, |tx| {
     ///     tx.logged_update_where(accounts::table.filter(accounts::balance.lt(10)), accounts::balance.eq(accounts::balance - 1))
@@ -206,7 +220,11 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     /// assert_eq!((charged.len(), charged[0].balance), (1, -1));
     /// # Ok::<(), oplog_diesel::Error>(())
     /// ```
-    pub fn logged_update_where<'q, M, S, V>(&mut self, source: S, changes: V) -> Result<Vec<M>, Error>
+    pub fn logged_update_where<'q, M, S, V>(
+        &mut self,
+        source: S,
+        changes: V,
+    ) -> Result<Vec<M>, Error>
     where
         M: Oplogged + Bindable<C::Backend>,
         S: IntoUpdateTarget<Table = M::Table>,
@@ -236,7 +254,10 @@ impl<'t, C: LogConnection> Tx<'t, C> {
             self.write(|tx| {
                 let after = tx.load(update)?;
                 if after.len() != chunk.len() {
-                    return Err(Error::RowCount { expected: chunk.len(), found: after.len() });
+                    return Err(Error::RowCount {
+                        expected: chunk.len(),
+                        found: after.len(),
+                    });
                 }
                 tx.record_changes(&chunk, &after)?;
                 updated.extend(after);
@@ -257,7 +278,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     /// # Examples
     ///
     /// ```
-    /// # mod setup { include!("doctest_setup.rs"); } use setup::*;
+    /// # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::*;
     /// # let (mut conn, oplog, alice) = open_with_alice();
     /// let deleted = oplog.transaction(&mut conn, |tx| tx.logged_delete(&alice))?;
     /// assert_eq!(deleted, alice);
@@ -287,7 +308,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     /// # Examples
     ///
     /// ```
-    /// # mod setup { include!("doctest_setup.rs"); } use setup::*;
+    /// # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::*;
     /// # let (mut conn, oplog, alice) = open_with_alice();
     /// let deleted = oplog.transaction(&mut conn, |tx| tx.logged_delete_by_key::<Account, _>(1))?;
     /// assert_eq!(deleted, alice);
@@ -302,7 +323,9 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         let delete: Deleted<M, FilterOf<diesel::dsl::Find<M::Table, K>>> = Returning {
             statement: Delete {
                 from: M::Table::default().from_clause(),
-                filter: FindDsl::find(M::Table::default(), key).into_update_target().where_clause,
+                filter: FindDsl::find(M::Table::default(), key)
+                    .into_update_target()
+                    .where_clause,
             },
             columns: M::columns(),
         };
@@ -318,7 +341,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     /// # Examples
     ///
     /// ```
-    /// # mod setup { include!("doctest_setup.rs"); } use setup::*;
+    /// # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::*;
     /// # let (mut conn, oplog, alice) = open_with_alice();
     /// let deleted: Vec<Account> = oplog.transaction(&mut conn, |tx| {
     ///     tx.logged_delete_where(accounts::table.filter(accounts::balance.eq(0)))
@@ -370,8 +393,11 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     where
         Q: AsQuery<Query: SelectQuery> + LoadQuery<'q, C, U>,
     {
-        let row = query.internal_load(self.conn).and_then(|mut rows| rows.next().transpose());
-        row.map_err(|error| self.failed(error))?.ok_or(Error::Database(DieselError::NotFound))
+        let row = query
+            .internal_load(self.conn)
+            .and_then(|mut rows| rows.next().transpose());
+        row.map_err(|error| self.failed(error))?
+            .ok_or(Error::Database(DieselError::NotFound))
     }
 
     /// Adds metadata that is known only now. Every entry of the transaction carries it.
@@ -379,7 +405,11 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     /// # Errors
     ///
     /// [`Error::Metadata`] if the key or value can't be stored; the transaction goes on without it.
-    pub fn metadata(&mut self, key: impl Into<String>, value: impl Into<String>) -> Result<(), Error> {
+    pub fn metadata(
+        &mut self,
+        key: impl Into<String>,
+        value: impl Into<String>,
+    ) -> Result<(), Error> {
         Ok(self.progress.recorder.metadata().push(key, value)?)
     }
 
@@ -394,7 +424,10 @@ impl<'t, C: LogConnection> Tx<'t, C> {
                 return Ok(None);
             }
             if rows.len() > 1 {
-                return Err(Error::RowCount { expected: 1, found: rows.len() });
+                return Err(Error::RowCount {
+                    expected: 1,
+                    found: rows.len(),
+                });
             }
             for row in &rows {
                 tx.record(row, &Message::delete(row))?;
@@ -404,14 +437,16 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         .ok_or(Error::Database(DieselError::NotFound))
     }
 
-    /// Runs a write. If it fails, the transaction is poisoned, unless the statement could not even
-    /// be built and so was not sent.
+    /// Runs a write of one statement. If it fails, the transaction is poisoned, unless the statement
+    /// could not even be built and so was not sent.
     fn write<T>(&mut self, write: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
         self.progress.recorder.sending();
         let result = write(self);
         let sent = !matches!(
             result,
-            Err(Error::Database(DieselError::QueryBuilderError(_) | DieselError::SerializationError(_)))
+            Err(Error::Database(
+                DieselError::QueryBuilderError(_) | DieselError::SerializationError(_)
+            ))
         );
         if result.is_ok() || !sent {
             self.progress.recorder.settled();
@@ -419,11 +454,25 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         result
     }
 
+    /// Runs a write that may take several statements. If it fails, the transaction is poisoned, since
+    /// some of them may have been sent before the one that could not be.
+    fn write_many<T>(
+        &mut self,
+        write: impl FnOnce(&mut Self) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.progress.recorder.sending();
+        let value = write(self)?;
+        self.progress.recorder.settled();
+        Ok(value)
+    }
+
     fn load<'q, Q, U>(&mut self, query: Q) -> Result<Vec<U>, Error>
     where
         Q: LoadQuery<'q, C, U>,
     {
-        let rows = query.internal_load(self.conn).and_then(Iterator::collect::<QueryResult<Vec<U>>>);
+        let rows = query
+            .internal_load(self.conn)
+            .and_then(Iterator::collect::<QueryResult<Vec<U>>>);
         rows.map_err(|error| self.failed(error))
     }
 
@@ -454,9 +503,16 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     /// changed, the rows under the vanished keys are deletes and those under new ones creates: the
     /// same rows in the end, whichever row became which.
     fn record_changes<M: Oplogged>(&mut self, before: &[M], after: &[M]) -> Result<(), Error> {
-        let mut old: HashMap<Vec<u8>, &M> = before.iter().map(|row| (key_bytes(row), row)).collect();
-        let matched: Vec<(Option<&M>, &M)> = after.iter().map(|row| (old.remove(&key_bytes(row)), row)).collect();
-        for row in before.iter().filter(|row| old.contains_key(&key_bytes(*row))) {
+        let mut old: HashMap<Vec<u8>, &M> =
+            before.iter().map(|row| (key_bytes(row), row)).collect();
+        let matched: Vec<(Option<&M>, &M)> = after
+            .iter()
+            .map(|row| (old.remove(&key_bytes(row)), row))
+            .collect();
+        for row in before
+            .iter()
+            .filter(|row| old.contains_key(&key_bytes(*row)))
+        {
             self.record(row, &Message::delete(row))?;
         }
         for (before, after) in &matched {
@@ -482,14 +538,23 @@ const KEY_BINDS_MAX: usize = 4096;
 
 /// Rows of one update statement, a power of two since the list of keys is padded to one.
 fn keys_max<M: LogRow>() -> usize {
-    let columns = M::DEF.columns.iter().filter(|column| column.key).count().max(1);
+    let columns = M::DEF
+        .columns
+        .iter()
+        .filter(|column| column.key)
+        .count()
+        .max(1);
     let rows = (KEY_BINDS_MAX / columns).max(1);
     1 << rows.ilog2()
 }
 
 /// The primary key of a row, in the bytes it has in the log.
 fn key_bytes<M: LogRow>(row: &M) -> Vec<u8> {
-    let key = M::DEF.columns.iter().enumerate().filter(|(_, column)| column.key);
+    let key = M::DEF
+        .columns
+        .iter()
+        .enumerate()
+        .filter(|(_, column)| column.key);
     encode_columns(M::DEF, key.map(|(index, _)| (index, row.value(index)))).bytes
 }
 

@@ -1,9 +1,11 @@
 use std::collections::BTreeMap;
+use std::error::Error as StdError;
+use std::fmt;
 
 use oplog_core::{Aggregate, ChainCheck, Keyring};
 
-use crate::connection::{LogConnection, in_transaction};
 use crate::backend::LogBackend;
+use crate::connection::{LogConnection, in_transaction};
 use crate::entries::{Entries, StoredEntry, entry_error};
 use crate::store::{self, LogRow};
 use crate::{EntryError, Error};
@@ -13,7 +15,7 @@ use crate::{EntryError, Error};
 /// # Examples
 ///
 /// ```
-/// # mod setup { include!("doctest_setup.rs"); } use setup::*;
+/// # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::*;
 /// # let (mut conn, oplog, alice) = open_with_alice();
 /// let report = oplog.verify_structure(&mut conn)?;
 /// assert!(report.is_intact());
@@ -29,7 +31,7 @@ use crate::{EntryError, Error};
 /// ```
 #[derive(Debug, Default)]
 #[non_exhaustive]
-pub struct StructureReport {
+pub struct VerifyReport {
     /// Entries that were looked at.
     pub entries: u64,
     /// Aggregates with a ticket.
@@ -38,12 +40,11 @@ pub struct StructureReport {
     pub findings: Vec<Finding>,
 }
 
-/// One thing that is not as it must be.
-#[derive(Debug, thiserror::Error)]
+/// One thing that is not as it must be. `Display` tells all of it in one line, causes included.
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum Finding {
     /// An entry is not intact.
-    #[error("entry {sequence} of `{aggregate}`: {source}")]
     Entry {
         /// The aggregate, as the column says.
         aggregate: String,
@@ -53,7 +54,6 @@ pub enum Finding {
         source: EntryError,
     },
     /// A ticket is not where the entries of its aggregate end.
-    #[error("the ticket of `{aggregate}` expects entry {ticket}, its entries end before {entries}, or its hash or epoch differs")]
     Ticket {
         /// The aggregate.
         aggregate: String,
@@ -64,7 +64,36 @@ pub enum Finding {
     },
 }
 
-impl StructureReport {
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Finding::Entry {
+                aggregate,
+                sequence,
+                source,
+            } => {
+                write!(f, "entry {sequence} of `{aggregate}`")?;
+                let mut cause: Option<&dyn StdError> = Some(source);
+                while let Some(error) = cause {
+                    write!(f, ": {error}")?;
+                    cause = error.source();
+                }
+                Ok(())
+            }
+            Finding::Ticket {
+                aggregate,
+                ticket,
+                entries,
+            } => write!(
+                f,
+                "the ticket of `{aggregate}` expects entry {ticket}, its entries end before {entries}, \
+                 or its hash or epoch differs"
+            ),
+        }
+    }
+}
+
+impl VerifyReport {
     /// Whether everything is as it must be.
     pub fn is_intact(&self) -> bool {
         self.findings.is_empty()
@@ -76,50 +105,65 @@ pub(crate) fn verify<C: LogConnection>(
     conn: &mut C,
     log: &LogRow,
     keyring: Option<&Keyring>,
-) -> Result<StructureReport, Error> {
-    in_transaction(conn, C::Backend::BEGIN_SNAPSHOT, "opening a snapshot of the log", |conn| {
-        let tickets: BTreeMap<Aggregate, _> =
-            store::tickets(conn).map_err(Error::store("reading the tickets"))?.into_iter().collect();
-        let mut report = StructureReport { aggregates: tickets.len() as u64, ..StructureReport::default() };
-        let mut chain = ChainCheck::new(log.log_id);
-        // From 0, which stands for a sequence that is no number of an entry.
-        let mut entries = Entries::new(conn).from(0);
-        while let Some(row) = entries.next_row() {
-            let row = row?;
-            report.entries += 1;
-            let place = (row.aggregate_name.clone(), row.sequence);
-            if let Err(source) = check(row, &mut chain, keyring) {
-                report.finding(entry_error(place, source));
+) -> Result<VerifyReport, Error> {
+    in_transaction(
+        conn,
+        C::Backend::BEGIN_SNAPSHOT,
+        "opening a snapshot of the log",
+        |conn| {
+            let tickets: BTreeMap<Aggregate, _> = store::tickets(conn)
+                .map_err(Error::store("reading the tickets"))?
+                .into_iter()
+                .collect();
+            let mut report = VerifyReport {
+                aggregates: tickets.len() as u64,
+                ..VerifyReport::default()
+            };
+            let mut chain = ChainCheck::new(log.log_id);
+            // From 0, which stands for a sequence that is no number of an entry.
+            let mut entries = Entries::new(conn).from_sequence(0);
+            while let Some(row) = entries.next_row() {
+                let row = row?;
+                report.entries += 1;
+                let place = (row.aggregate_name.clone(), row.sequence);
+                if let Err(source) = check(row, &mut chain, keyring) {
+                    report.finding(entry_error(place, source));
+                }
             }
-        }
-        for (aggregate, ticket) in &tickets {
-            let genesis = store::genesis(log, aggregate.as_str());
-            let head = chain.head(aggregate.as_str()).copied().unwrap_or(genesis);
-            // No writer gives a ticket an epoch before its last entry's or after the log's.
-            let epochs = chain.head(aggregate.as_str()).map_or(0, |head| head.epoch)..=log.epoch;
-            let same = (head.next_sequence, head.hash) == (ticket.next_sequence, ticket.hash);
-            if !same || !epochs.contains(&ticket.epoch) {
-                report.findings.push(Finding::Ticket {
-                    aggregate: aggregate.as_str().to_owned(),
-                    ticket: ticket.next_sequence,
-                    entries: head.next_sequence,
-                });
+            for (aggregate, ticket) in &tickets {
+                let genesis = store::genesis(log, aggregate.as_str());
+                let head = chain.head(aggregate.as_str()).copied().unwrap_or(genesis);
+                // No writer gives a ticket an epoch before its last entry's or after the log's.
+                let epochs =
+                    chain.head(aggregate.as_str()).map_or(0, |head| head.epoch)..=log.epoch;
+                let same = (head.next_sequence, head.hash) == (ticket.next_sequence, ticket.hash);
+                if !same || !epochs.contains(&ticket.epoch) {
+                    report.findings.push(Finding::Ticket {
+                        aggregate: aggregate.as_str().to_owned(),
+                        ticket: ticket.next_sequence,
+                        entries: head.next_sequence,
+                    });
+                }
             }
-        }
-        for (aggregate, head) in chain.heads() {
-            if !tickets.contains_key(aggregate) {
-                report.findings.push(Finding::Ticket {
-                    aggregate: aggregate.as_str().to_owned(),
-                    ticket: 0,
-                    entries: head.next_sequence,
-                });
+            for (aggregate, head) in chain.heads() {
+                if !tickets.contains_key(aggregate) {
+                    report.findings.push(Finding::Ticket {
+                        aggregate: aggregate.as_str().to_owned(),
+                        ticket: 0,
+                        entries: head.next_sequence,
+                    });
+                }
             }
-        }
-        Ok(report)
-    })
+            Ok(report)
+        },
+    )
 }
 
-fn check(row: store::StoredRow, chain: &mut ChainCheck, keyring: Option<&Keyring>) -> Result<(), EntryError> {
+fn check(
+    row: store::StoredRow,
+    chain: &mut ChainCheck,
+    keyring: Option<&Keyring>,
+) -> Result<(), EntryError> {
     let stored = StoredEntry::check(row)?;
     chain.feed(stored.header(), stored.entry_hash())?;
     if let Some(keyring) = keyring {
@@ -128,10 +172,19 @@ fn check(row: store::StoredRow, chain: &mut ChainCheck, keyring: Option<&Keyring
     Ok(())
 }
 
-impl StructureReport {
+impl VerifyReport {
     fn finding(&mut self, error: Error) {
-        if let Error::Entry { aggregate, sequence, source } = error {
-            self.findings.push(Finding::Entry { aggregate, sequence, source });
+        if let Error::Entry {
+            aggregate,
+            sequence,
+            source,
+        } = error
+        {
+            self.findings.push(Finding::Entry {
+                aggregate,
+                sequence,
+                source,
+            });
         }
     }
 }

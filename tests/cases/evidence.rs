@@ -21,12 +21,18 @@ pub fn key_file(db: &Db) -> KeyFile {
     let text = std::fs::read_to_string(&path).unwrap();
     let kek = file.keys().unwrap().remove(0);
     assert!(!format!("{kek:?}").contains(&text[13..20]));
-    SECRETS.lock().unwrap().extend(text.lines().map(|line| line["oplog-kek-v1:".len()..].to_owned()));
+    SECRETS.lock().unwrap().extend(
+        text.lines()
+            .map(|line| line["oplog-kek-v1:".len()..].to_owned()),
+    );
     file
 }
 
 pub fn open(db: &Db) -> Oplog {
-    Oplog::builder().key(key_file(db)).open(&mut db.connect()).unwrap()
+    Oplog::builder()
+        .key(key_file(db))
+        .open(&mut db.connect())
+        .unwrap()
 }
 
 /// The text of an error and of its causes, after a search for secrets in it.
@@ -37,7 +43,12 @@ pub fn shown(error: &(dyn StdError + 'static)) -> String {
         shown = format!("{shown}: {error}");
         cause = error.source();
     }
-    let all = format!("{shown} {error:?} {error:#?}");
+    search(&format!("{shown} {error:?} {error:#?}"));
+    shown
+}
+
+/// Looks for secrets in a text.
+fn search(all: &str) {
     assert!(!all.contains(CANARY), "a row's content in {all}");
     // As a list of numbers, too.
     let numbers = format!("{:?}", CANARY.as_bytes());
@@ -45,7 +56,6 @@ pub fn shown(error: &(dyn StdError + 'static)) -> String {
     for secret in SECRETS.lock().unwrap().iter() {
         assert!(!all.contains(secret.as_str()), "a key in {all}");
     }
-    shown
 }
 
 /// What is wrong with an entry, in a word or two.
@@ -54,15 +64,13 @@ pub fn short(error: &EntryError) -> String {
     match error {
         EntryError::Envelope(EnvelopeError::Malformed { what }) => format!("malformed {what}"),
         EntryError::Envelope(EnvelopeError::TooLong { .. }) => "too long".to_owned(),
-        EntryError::Envelope(EnvelopeError::UnsupportedVersion(version)) => format!("version {version}"),
+        EntryError::Envelope(EnvelopeError::UnsupportedVersion(version)) => {
+            format!("version {version}")
+        }
         EntryError::Envelope(EnvelopeError::SuiteRejected(suite)) => format!("suite {suite}"),
         EntryError::Column { column } => format!("column {column}"),
         EntryError::Metadata(_) => "metadata".to_owned(),
-        EntryError::Chain(ChainError::WrongLog { .. }) => "wrong log".to_owned(),
-        EntryError::Chain(ChainError::SequenceGap { .. }) => "gap".to_owned(),
-        EntryError::Chain(ChainError::Duplicate { .. }) => "duplicate".to_owned(),
-        EntryError::Chain(ChainError::ChainBroken { .. }) => "broken".to_owned(),
-        EntryError::Chain(ChainError::EpochRegress { .. }) => "epoch".to_owned(),
+        EntryError::Chain(chain) => chain_text(chain),
         EntryError::Key(KeyError::Unknown(_)) => "unknown key".to_owned(),
         EntryError::Open(OpenError::Integrity { .. }) => "integrity".to_owned(),
         EntryError::Queue(_) => "queue".to_owned(),
@@ -80,8 +88,18 @@ pub fn short(error: &EntryError) -> String {
 pub fn brief(error: &Error) -> String {
     let text = shown(error);
     match error {
-        Error::Entry { aggregate, sequence, source } => format!("{aggregate}/{sequence} {}", short(source)),
-        Error::Diverged { aggregate, sequence, table, key, what } => {
+        Error::Entry {
+            aggregate,
+            sequence,
+            source,
+        } => format!("{aggregate}/{sequence} {}", short(source)),
+        Error::Diverged {
+            aggregate,
+            sequence,
+            table,
+            key,
+            what,
+        } => {
             format!("{aggregate}/{sequence} {table} ({key}): {what}")
         }
         Error::Target { table, what } => format!("{table}: {what}"),
@@ -93,10 +111,18 @@ fn briefs(findings: Vec<Finding>) -> Vec<String> {
     let mut briefs: Vec<String> = findings
         .iter()
         .map(|finding| {
-            shown(finding);
+            search(&format!("{finding} {finding:?}"));
             match finding {
-                Finding::Entry { aggregate, sequence, source } => format!("{aggregate}/{sequence} {}", short(source)),
-                Finding::Ticket { aggregate, ticket, entries } => format!("{aggregate} ticket {ticket} {entries}"),
+                Finding::Entry {
+                    aggregate,
+                    sequence,
+                    source,
+                } => format!("{aggregate}/{sequence} {}", short(source)),
+                Finding::Ticket {
+                    aggregate,
+                    ticket,
+                    entries,
+                } => format!("{aggregate} ticket {ticket} {entries}"),
                 other => panic!("not expected: {other:?}"),
             }
         })
@@ -124,8 +150,12 @@ pub fn contents(oplog: &Oplog, conn: &mut Conn) -> Vec<String> {
 /// What reading all entries finds.
 pub fn reading(oplog: &Oplog, conn: &mut Conn) -> Vec<String> {
     let stored: Vec<_> = oplog.entries(conn).collect();
-    let opened = stored.into_iter().map(|stored| stored.and_then(|stored| oplog.open_entry(&stored)));
-    opened.filter_map(|entry| entry.err().map(|error| brief(&error))).collect()
+    let opened = stored
+        .into_iter()
+        .map(|stored| stored.and_then(|stored| oplog.open_entry(&stored)));
+    opened
+        .filter_map(|entry| entry.err().map(|error| brief(&error)))
+        .collect()
 }
 
 /// What a replay into copies says. If it fails, it leaves none of them.
@@ -133,8 +163,23 @@ pub fn replaying(oplog: &Oplog, conn: &mut Conn) -> String {
     match oplog.replay(conn).into_suffix("_x") {
         Ok(_) => "ok".to_owned(),
         Err(error) => {
-            assert!(!crate::sabotage::has_table(conn, "accounts_x"), "a copy is left");
+            assert!(
+                !crate::sabotage::has_table(conn, "accounts_x"),
+                "a copy is left"
+            );
             brief(&error)
         }
     }
+}
+
+fn chain_text(chain: &ChainError) -> String {
+    match chain {
+        ChainError::WrongLog { .. } => "wrong log",
+        ChainError::SequenceGap { .. } => "gap",
+        ChainError::Duplicate { .. } => "duplicate",
+        ChainError::ChainBroken { .. } => "broken",
+        ChainError::EpochRegress { .. } => "epoch",
+        _ => "another break of the chain",
+    }
+    .to_owned()
 }

@@ -11,7 +11,11 @@ use oplog_tests::schema::*;
 use crate::fixture::Fixture;
 
 fn settings_of(section: &str, names: impl Iterator<Item = usize>) -> Vec<Setting> {
-    let setting = |name: usize| Setting { section: section.to_owned(), name: format!("{name:05}"), value: None };
+    let setting = |name: usize| Setting {
+        section: section.to_owned(),
+        name: format!("{name:05}"),
+        value: None,
+    };
     names.map(setting).collect()
 }
 
@@ -22,9 +26,15 @@ fn no_row_is_no_error_and_no_entry() {
     f.unchanged(|f| {
         f.run(|tx| {
             let none = accounts::table.filter(accounts::id.gt(1));
-            assert_eq!(tx.logged_update_where::<Account, _, _>(none, accounts::balance.eq(0))?, []);
+            assert_eq!(
+                tx.logged_update_where::<Account, _, _>(none, accounts::balance.eq(0))?,
+                []
+            );
             assert_eq!(tx.logged_delete_where::<Account, _>(none)?, []);
-            assert_eq!(tx.logged_delete_where::<Account, _>(accounts::table.find(5))?, []);
+            assert_eq!(
+                tx.logged_delete_where::<Account, _>(accounts::table.find(5))?,
+                []
+            );
             assert_eq!(tx.logged_delete_where::<Setting, _>(settings::table)?, []);
             Ok(())
         })
@@ -40,18 +50,32 @@ fn one_row_is_changed_and_deleted() {
     f.run(|tx| {
         let rows: Vec<Account> = tx.logged_update_where(
             accounts::table.filter(accounts::owner.eq("Bob")),
-            (accounts::balance.eq(accounts::balance + accounts::id), accounts::email.eq(None::<String>)),
+            (
+                accounts::balance.eq(accounts::balance + accounts::id),
+                accounts::email.eq(None::<String>),
+            ),
         )?;
-        assert_eq!(rows, [Account { email: None, id: 2, owner: "Bob".to_owned(), balance: 12 }]);
+        assert_eq!(
+            rows,
+            [Account {
+                email: None,
+                id: 2,
+                owner: "Bob".to_owned(),
+                balance: 12
+            }]
+        );
         let gone: Vec<Account> = tx.logged_delete_where(accounts::table.find(1))?;
         assert_eq!(gone.len(), 1);
         Ok(())
     })
     .unwrap();
-    assert_eq!(f.news(), [
-        r#"account:1/2 delete items account(email=NULL id=1 owner="Alice" balance=10) nulls[4] #1"#,
-        r#"account:2/2 update account(email=NULL id=2 owner="Bob" balance=12) nulls[4] was(balance=10) set[balance] #0"#,
-    ]);
+    assert_eq!(
+        f.news(),
+        [
+            r#"account:1/2 delete items account(email=NULL id=1 owner="Alice" balance=10) nulls[4] #1"#,
+            r#"account:2/2 update account(email=NULL id=2 owner="Bob" balance=12) nulls[4] was(balance=10) set[balance] #0"#,
+        ]
+    );
     f.check();
 }
 
@@ -61,12 +85,17 @@ fn rows_that_do_not_change_are_returned_but_not_logged() {
     for owner in ["a", "b", "c"] {
         f.account(owner);
     }
-    let rows: Vec<Account> = f.run(|tx| tx.logged_update_where(accounts::table, accounts::owner.eq("b"))).unwrap();
+    let rows: Vec<Account> = f
+        .run(|tx| tx.logged_update_where(accounts::table, accounts::owner.eq("b")))
+        .unwrap();
     assert_eq!(rows.len(), 3);
-    assert_eq!(f.news_sorted(), [
-        r#"account:1/2 update account(email=NULL id=1 owner="b" balance=10) nulls[4] was(owner="a") set[owner]"#,
-        r#"account:3/2 update account(email=NULL id=3 owner="b" balance=10) nulls[4] was(owner="c") set[owner]"#,
-    ]);
+    assert_eq!(
+        f.news_sorted(),
+        [
+            r#"account:1/2 update account(email=NULL id=1 owner="b" balance=10) nulls[4] was(owner="a") set[owner]"#,
+            r#"account:3/2 update account(email=NULL id=3 owner="b" balance=10) nulls[4] was(owner="c") set[owner]"#,
+        ]
+    );
     f.check();
 }
 
@@ -78,11 +107,17 @@ fn nothing_to_set_leaves_the_transaction_usable() {
         let error = tx
             .logged_update_where::<Account, _, _>(accounts::table, &AccountChange::default())
             .unwrap_err();
-        assert!(matches!(error, Error::Database(DieselError::QueryBuilderError(_))), "{error:?}");
+        assert!(
+            matches!(error, Error::Database(DieselError::QueryBuilderError(_))),
+            "{error:?}"
+        );
         tx.logged_delete_where::<Account, _>(accounts::table)
     })
     .unwrap();
-    assert_eq!(f.news(), [r#"account:1/2 delete items account(email=NULL id=1 owner="Alice" balance=10) nulls[4]"#]);
+    assert_eq!(
+        f.news(),
+        [r#"account:1/2 delete items account(email=NULL id=1 owner="Alice" balance=10) nulls[4]"#]
+    );
     f.check();
 }
 
@@ -112,7 +147,9 @@ fn thousands_of_rows_are_changed_and_deleted() {
     let gone: Vec<Setting> = f.run(|tx| tx.logged_delete_where(all)).unwrap();
     assert_eq!(gone.len(), N);
     let expected: Vec<_> = (0..N)
-        .map(|i| format!(r#"settings/3 delete items setting(section="all" name="{i:05}" value=[118])"#))
+        .map(|i| {
+            format!(r#"settings/3 delete items setting(section="all" name="{i:05}" value=[118])"#)
+        })
         .collect();
     assert_eq!(f.news_sorted(), expected);
     assert_eq!(f.snapshot().settings, settings_of("kept", 0..2));
@@ -135,18 +172,36 @@ fn keys_that_move_are_deletes_and_creates() {
     })
     .unwrap();
     let entries = f.entries().split_off(3);
-    assert_eq!(entries.iter().map(|entry| entry.aggregate.as_str()).collect::<Vec<_>>(), [
-        "account:1", "account:1001", "account:1002", "account:1003", "account:2", "account:3"
-    ]);
-    assert!(entries.iter().all(|entry| entry.group == entries[0].group && entry.group.unwrap().parts == 6));
-    assert_eq!(f.news_sorted(), [
-        r#"account:1/2 delete account(email=NULL id=1 owner="a" balance=10) nulls[4]"#,
-        r#"account:1001/1 create account(email=NULL id=1001 owner="a" balance=10) nulls[4]"#,
-        r#"account:1002/1 create account(email=NULL id=1002 owner="b" balance=10) nulls[4]"#,
-        r#"account:1003/1 create account(email=NULL id=1003 owner="c" balance=10) nulls[4]"#,
-        r#"account:2/2 delete account(email=NULL id=2 owner="b" balance=10) nulls[4]"#,
-        r#"account:3/2 delete account(email=NULL id=3 owner="c" balance=10) nulls[4]"#,
-    ]);
+    assert_eq!(
+        entries
+            .iter()
+            .map(|entry| entry.aggregate.as_str())
+            .collect::<Vec<_>>(),
+        [
+            "account:1",
+            "account:1001",
+            "account:1002",
+            "account:1003",
+            "account:2",
+            "account:3"
+        ]
+    );
+    assert!(
+        entries
+            .iter()
+            .all(|entry| entry.group == entries[0].group && entry.group.unwrap().parts == 6)
+    );
+    assert_eq!(
+        f.news_sorted(),
+        [
+            r#"account:1/2 delete account(email=NULL id=1 owner="a" balance=10) nulls[4]"#,
+            r#"account:1001/1 create account(email=NULL id=1001 owner="a" balance=10) nulls[4]"#,
+            r#"account:1002/1 create account(email=NULL id=1002 owner="b" balance=10) nulls[4]"#,
+            r#"account:1003/1 create account(email=NULL id=1003 owner="c" balance=10) nulls[4]"#,
+            r#"account:2/2 delete account(email=NULL id=2 owner="b" balance=10) nulls[4]"#,
+            r#"account:3/2 delete account(email=NULL id=3 owner="c" balance=10) nulls[4]"#,
+        ]
+    );
     f.check();
 }
 
@@ -155,17 +210,25 @@ fn keys_that_move_are_deletes_and_creates() {
 fn thousands_of_keys_move() {
     const N: usize = 2500;
     let mut f = Fixture::new();
-    f.run(|tx| tx.logged_insert_many::<Setting, _>(settings_of("s", 0..N))).unwrap();
+    f.run(|tx| tx.logged_insert_many::<Setting, _>(settings_of("s", 0..N)))
+        .unwrap();
     f.news();
     let moved: Vec<Setting> = f
-        .run(|tx| tx.logged_update_where(settings::table, settings::name.eq(sql::<Text>("name || 'x'"))))
+        .run(|tx| {
+            tx.logged_update_where(
+                settings::table,
+                settings::name.eq(sql::<Text>("name || 'x'")),
+            )
+        })
         .unwrap();
     assert_eq!(moved.len(), N);
     let mut expected: Vec<_> = (0..N)
         .flat_map(|i| {
             [("create", ""), ("delete", "x")].map(|(op, _)| {
                 let x = if op == "create" { "x" } else { "" };
-                format!(r#"settings/2 {op} setting(section="s" name="{i:05}{x}" value=NULL) nulls[3]"#)
+                format!(
+                    r#"settings/2 {op} setting(section="s" name="{i:05}{x}" value=NULL) nulls[3]"#
+                )
             })
         })
         .collect();
@@ -178,7 +241,8 @@ fn thousands_of_keys_move() {
 #[test]
 fn a_filter_over_the_changed_column_finds_each_row_once() {
     let mut f = Fixture::new();
-    f.run(|tx| tx.logged_insert_many::<Setting, _>(settings_of("s", 0..2100))).unwrap();
+    f.run(|tx| tx.logged_insert_many::<Setting, _>(settings_of("s", 0..2100)))
+        .unwrap();
     f.news();
     let found = settings::table.filter(settings::value.is_null());
     let rows: Vec<Setting> = f
@@ -186,7 +250,11 @@ fn a_filter_over_the_changed_column_finds_each_row_once() {
         .unwrap();
     assert_eq!(rows.len(), 2100);
     assert_eq!(f.news().len(), 2100);
-    assert_eq!(f.run(|tx| tx.logged_update_where::<Setting, _, _>(found, settings::value.eq(&b"w"[..]))).unwrap(), []);
+    assert_eq!(
+        f.run(|tx| tx.logged_update_where::<Setting, _, _>(found, settings::value.eq(&b"w"[..])))
+            .unwrap(),
+        []
+    );
     f.check();
 }
 
@@ -195,9 +263,12 @@ fn rows_move_to_another_aggregate() {
     let mut f = Fixture::new();
     let (alice, bob) = (f.account("Alice"), f.account("Bob"));
     f.run(|tx| {
-        tx.logged_insert_many::<Posting, _>(
-            (1..=3).map(|amount| (postings::account_id.eq(alice.id), postings::amount.eq(amount))),
-        )
+        tx.logged_insert_many::<Posting, _>((1..=3).map(|amount| {
+            (
+                postings::account_id.eq(alice.id),
+                postings::amount.eq(amount),
+            )
+        }))
     })
     .unwrap();
     f.news();
@@ -208,11 +279,14 @@ fn rows_move_to_another_aggregate() {
         )
     })
     .unwrap();
-    assert_eq!(f.news_sorted(), [
-        r#"account:1/3 delete posting(id=2 account_id=1 amount=2 note=NULL) nulls[4]"#,
-        r#"account:1/3 delete posting(id=3 account_id=1 amount=3 note=NULL) nulls[4]"#,
-        r#"account:2/2 create posting(id=2 account_id=2 amount=2 note=NULL) nulls[4]"#,
-        r#"account:2/2 create posting(id=3 account_id=2 amount=3 note=NULL) nulls[4]"#,
-    ]);
+    assert_eq!(
+        f.news_sorted(),
+        [
+            r#"account:1/3 delete posting(id=2 account_id=1 amount=2 note=NULL) nulls[4]"#,
+            r#"account:1/3 delete posting(id=3 account_id=1 amount=3 note=NULL) nulls[4]"#,
+            r#"account:2/2 create posting(id=2 account_id=2 amount=2 note=NULL) nulls[4]"#,
+            r#"account:2/2 create posting(id=3 account_id=2 amount=3 note=NULL) nulls[4]"#,
+        ]
+    );
     f.check();
 }

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use diesel::connection::{AnsiTransactionManager, TransactionManager};
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Binary, Text};
-use oplog_diesel::core::{Group, Hash, Message, Receipt, RowValues, Typed, Value};
+use oplog_diesel::core::{Group, Hash, Message, Receipt, RowValues, Value};
 use oplog_diesel::prelude::*;
 use oplog_diesel::{Error, OplogBuilder, Tx};
 use oplog_tests::models::*;
@@ -70,17 +70,27 @@ impl Fixture {
         let db = Db::new();
         let mut conn = db.connect();
         let oplog = builder(&db).open(&mut conn).unwrap();
-        Fixture { db, oplog, conn, seen: 0 }
+        Fixture {
+            db,
+            oplog,
+            conn,
+            seen: 0,
+        }
     }
 
     /// A logged transaction without anything around it.
-    pub fn run<T>(&mut self, body: impl FnMut(&mut Tx<'_, Conn>) -> Result<T, Error>) -> Result<T, Error> {
+    pub fn run<T>(
+        &mut self,
+        body: impl FnMut(&mut Tx<'_, Conn>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         self.oplog.transaction(&mut self.conn, body)
     }
 
     /// A stored account of this owner.
     pub fn account(&mut self, owner: &str) -> Account {
-        let account = self.run(|tx| tx.logged_insert(&NewAccount { owner })).unwrap();
+        let account = self
+            .run(|tx| tx.logged_insert(&NewAccount { owner }))
+            .unwrap();
         self.news();
         account
     }
@@ -102,7 +112,10 @@ impl Fixture {
         let place = |entry: &Logged| format!("{}/{}", entry.aggregate, entry.sequence);
         let lines = |entry: Logged| {
             let place = place(&entry);
-            entry.messages.into_iter().map(move |line| format!("{place} {line}"))
+            entry
+                .messages
+                .into_iter()
+                .map(move |line| format!("{place} {line}"))
         };
         self.new_entries().into_iter().flat_map(lines).collect()
     }
@@ -153,14 +166,21 @@ pub fn entries(oplog: &Oplog, conn: &mut Conn) -> Vec<Logged> {
         .iter()
         .map(|stored| {
             let entry = oplog.open_entry(stored).unwrap();
-            let metadata = entry.metadata.iter().map(|(key, _, value)| (key.to_owned(), value.map(str::to_owned)));
+            let metadata = entry
+                .metadata
+                .iter()
+                .map(|(key, _, value)| (key.to_owned(), value.map(str::to_owned)));
             Logged {
                 aggregate: entry.header.aggregate.as_str().to_owned(),
                 sequence: entry.header.sequence,
                 hash: stored.entry_hash(),
                 group: entry.header.group,
                 metadata: metadata.collect(),
-                messages: entry.messages.iter().map(|message| line(oplog, message)).collect(),
+                messages: entry
+                    .messages
+                    .iter()
+                    .map(|message| line(oplog, message))
+                    .collect(),
             }
         })
         .collect()
@@ -168,25 +188,45 @@ pub fn entries(oplog: &Oplog, conn: &mut Conn) -> Vec<Logged> {
 
 /// Receipts are those of the entries, in their order.
 pub fn assert_receipts(receipts: &[Receipt], entries: &[Logged]) {
-    let receipts: Vec<_> =
-        receipts.iter().map(|receipt| (receipt.aggregate.as_str(), receipt.sequence, receipt.entry_hash)).collect();
-    let entries: Vec<_> =
-        entries.iter().map(|entry| (entry.aggregate.as_str(), entry.sequence, entry.hash)).collect();
+    let receipts: Vec<_> = receipts
+        .iter()
+        .map(|receipt| {
+            (
+                receipt.aggregate.as_str(),
+                receipt.sequence,
+                receipt.entry_hash,
+            )
+        })
+        .collect();
+    let entries: Vec<_> = entries
+        .iter()
+        .map(|entry| (entry.aggregate.as_str(), entry.sequence, entry.hash))
+        .collect();
     assert_eq!(receipts, entries);
 }
 
 pub fn snapshot(conn: &mut Conn) -> Snapshot {
     Snapshot {
-        accounts: accounts::table.select(Account::as_select()).order(accounts::id).load(conn).unwrap(),
-        postings: postings::table.select(Posting::as_select()).order(postings::id).load(conn).unwrap(),
+        accounts: accounts::table
+            .select(Account::as_select())
+            .order(accounts::id)
+            .load(conn)
+            .unwrap(),
+        postings: postings::table
+            .select(Posting::as_select())
+            .order(postings::id)
+            .load(conn)
+            .unwrap(),
         settings: settings::table
             .select(Setting::as_select())
             .order((settings::section, settings::name))
             .load(conn)
             .unwrap(),
-        tickets: diesel::sql_query("SELECT name, version, head_hash FROM oplog_ticket ORDER BY name")
-            .load(conn)
-            .unwrap(),
+        tickets: diesel::sql_query(
+            "SELECT name, version, head_hash FROM oplog_ticket ORDER BY name",
+        )
+        .load(conn)
+        .unwrap(),
         entries: count(conn, "oplog_entry"),
     }
 }
@@ -206,20 +246,28 @@ pub fn check(oplog: &Oplog, conn: &mut Conn) {
         let live = count(conn, table);
         assert_eq!(count(conn, &copy), live, "rows of {table}");
         let both = format!("(SELECT * FROM {table} INTERSECT SELECT * FROM {copy}) AS both_tables");
-        assert_eq!(count(conn, &both), live, "rows of {table} that are the same");
+        assert_eq!(
+            count(conn, &both),
+            live,
+            "rows of {table} that are the same"
+        );
     }
     assert_free(conn);
 }
 
 /// The connection is not in a transaction, neither for Diesel nor for the database.
 pub fn assert_free(conn: &mut Conn) {
-    let status = <AnsiTransactionManager as TransactionManager<Conn>>::transaction_manager_status_mut(conn);
+    let status =
+        <AnsiTransactionManager as TransactionManager<Conn>>::transaction_manager_status_mut(conn);
     assert_eq!(status.transaction_depth().unwrap(), None);
     conn.transaction(|_| QueryResult::Ok(())).unwrap();
 }
 
 pub fn count(conn: &mut Conn, table: &str) -> i64 {
-    diesel::sql_query(format!("SELECT count(*) AS n FROM {table}")).get_result::<Count>(conn).unwrap().n
+    diesel::sql_query(format!("SELECT count(*) AS n FROM {table}"))
+        .get_result::<Count>(conn)
+        .unwrap()
+        .n
 }
 
 /// A message with all that it holds: `<op> <type>(<row>)`, the tags that are NULL, the row as it
@@ -227,7 +275,12 @@ pub fn count(conn: &mut Conn, table: &str) -> i64 {
 /// is empty is left out.
 fn line(oplog: &Oplog, message: &Message) -> String {
     let def = oplog.catalog().by_name(&message.type_name).unwrap().def();
-    let mut line = format!("{} {}({})", message.op, def.type_name, columns(&message.values(def).unwrap()));
+    let mut line = format!(
+        "{} {}({})",
+        message.op,
+        def.type_name,
+        columns(&message.values(def).unwrap())
+    );
     if !message.null_tags.is_empty() {
         write!(line, " nulls{:?}", message.null_tags).unwrap();
     }
@@ -260,6 +313,9 @@ fn columns(row: &RowValues<'_>) -> String {
         Value::Bytes(bytes) => format!("{bytes:?}"),
         other => other.to_string(),
     };
-    let columns: Vec<_> = row.iter().map(|(column, value)| format!("{}={}", column.name, text(value))).collect();
+    let columns: Vec<_> = row
+        .iter()
+        .map(|(column, value)| format!("{}={}", column.name, text(value)))
+        .collect();
     columns.join(" ")
 }

@@ -17,15 +17,32 @@ struct Maybe<'a> {
 }
 
 fn setting(section: &str, name: impl ToString, value: Option<&[u8]>) -> Setting {
-    Setting { section: section.to_owned(), name: name.to_string(), value: value.map(<[u8]>::to_vec) }
+    Setting {
+        section: section.to_owned(),
+        name: name.to_string(),
+        value: value.map(<[u8]>::to_vec),
+    }
 }
 
 #[test]
 fn what_is_logged_is_the_stored_row_with_its_defaults() {
     let mut f = Fixture::new();
-    let alice: Account = f.run(|tx| tx.logged_insert(&NewAccount { owner: "Alice" })).unwrap();
-    assert_eq!(alice, Account { email: None, id: 1, owner: "Alice".to_owned(), balance: 10 });
-    assert_eq!(f.news(), [r#"account:1/1 create account(email=NULL id=1 owner="Alice" balance=10) nulls[4]"#]);
+    let alice: Account = f
+        .run(|tx| tx.logged_insert(&NewAccount { owner: "Alice" }))
+        .unwrap();
+    assert_eq!(
+        alice,
+        Account {
+            email: None,
+            id: 1,
+            owner: "Alice".to_owned(),
+            balance: 10
+        }
+    );
+    assert_eq!(
+        f.news(),
+        [r#"account:1/1 create account(email=NULL id=1 owner="Alice" balance=10) nulls[4]"#]
+    );
     f.check();
 }
 
@@ -35,26 +52,40 @@ fn anything_insertable_is_accepted() {
     f.run(|tx| {
         let _: Account = tx.logged_insert(NewAccount { owner: "struct" })?;
         let _: Account = tx.logged_insert(&NewAccount { owner: "reference" })?;
-        let _: Account = tx.logged_insert((accounts::owner.eq("tuple"), accounts::balance.eq(-1)))?;
-        let _: Account = tx.logged_insert(&(accounts::owner.eq("reference to a tuple"), accounts::email.eq("e")))?;
+        let _: Account =
+            tx.logged_insert((accounts::owner.eq("tuple"), accounts::balance.eq(-1)))?;
+        let _: Account = tx.logged_insert(&(
+            accounts::owner.eq("reference to a tuple"),
+            accounts::email.eq("e"),
+        ))?;
         let _: Account = tx.logged_insert(accounts::owner.eq("column"))?;
         Ok(())
     })
     .unwrap();
-    let model = Account { email: Some(String::new()), id: -7, owner: String::new(), balance: 0 };
+    let model = Account {
+        email: Some(String::new()),
+        id: -7,
+        owner: String::new(),
+        balance: 0,
+    };
     let stored: Account = f.run(|tx| tx.logged_insert(&model)).unwrap();
     assert_eq!(stored, model);
-    let one: Account = f.run(|tx| tx.logged_insert(vec![NewAccount { owner: "unused" }].remove(0))).unwrap();
+    let one: Account = f
+        .run(|tx| tx.logged_insert(vec![NewAccount { owner: "unused" }].remove(0)))
+        .unwrap();
     assert_eq!(one.owner, "unused");
-    assert_eq!(f.news(), [
-        r#"account:1/1 create account(email=NULL id=1 owner="struct" balance=10) nulls[4] #0"#,
-        r#"account:2/1 create account(email=NULL id=2 owner="reference" balance=10) nulls[4] #1"#,
-        r#"account:3/1 create account(email=NULL id=3 owner="tuple" balance=-1) nulls[4] #2"#,
-        r#"account:4/1 create account(email="e" id=4 owner="reference to a tuple" balance=10) #3"#,
-        r#"account:5/1 create account(email=NULL id=5 owner="column" balance=10) nulls[4] #4"#,
-        r#"account:-7/1 create account(email="" id=-7 owner="" balance=0)"#,
-        r#"account:6/1 create account(email=NULL id=6 owner="unused" balance=10) nulls[4]"#,
-    ]);
+    assert_eq!(
+        f.news(),
+        [
+            r#"account:1/1 create account(email=NULL id=1 owner="struct" balance=10) nulls[4] #0"#,
+            r#"account:2/1 create account(email=NULL id=2 owner="reference" balance=10) nulls[4] #1"#,
+            r#"account:3/1 create account(email=NULL id=3 owner="tuple" balance=-1) nulls[4] #2"#,
+            r#"account:4/1 create account(email="e" id=4 owner="reference to a tuple" balance=10) #3"#,
+            r#"account:5/1 create account(email=NULL id=5 owner="column" balance=10) nulls[4] #4"#,
+            r#"account:-7/1 create account(email="" id=-7 owner="" balance=0)"#,
+            r#"account:6/1 create account(email=NULL id=6 owner="unused" balance=10) nulls[4]"#,
+        ]
+    );
     f.check();
 }
 
@@ -62,28 +93,55 @@ fn anything_insertable_is_accepted() {
 fn none_leaves_the_column_to_its_default() {
     let mut f = Fixture::new();
     f.run(|tx| {
-        let _: Account = tx.logged_insert(&Maybe { owner: "a", balance: None, email: None })?;
-        let _: Account = tx.logged_insert(&Maybe { owner: "b", balance: Some(0), email: Some("b@b") })?;
-        let _: Account = tx.logged_insert((accounts::owner.eq("c"), None::<i64>.map(|balance| accounts::balance.eq(balance))))?;
+        let _: Account = tx.logged_insert(&Maybe {
+            owner: "a",
+            balance: None,
+            email: None,
+        })?;
+        let _: Account = tx.logged_insert(&Maybe {
+            owner: "b",
+            balance: Some(0),
+            email: Some("b@b"),
+        })?;
+        let _: Account = tx.logged_insert((
+            accounts::owner.eq("c"),
+            None::<i64>.map(|balance| accounts::balance.eq(balance)),
+        ))?;
         Ok(())
     })
     .unwrap();
     let many: Vec<Account> = f
         .run(|tx| {
             tx.logged_insert_many([
-                Maybe { owner: "d", balance: None, email: Some("d@d") },
-                Maybe { owner: "e", balance: Some(5), email: None },
+                Maybe {
+                    owner: "d",
+                    balance: None,
+                    email: Some("d@d"),
+                },
+                Maybe {
+                    owner: "e",
+                    balance: Some(5),
+                    email: None,
+                },
             ])
         })
         .unwrap();
-    assert_eq!(many.iter().map(|account| account.balance).collect::<Vec<_>>(), [10, 5]);
-    assert_eq!(f.news(), [
-        r#"account:1/1 create account(email=NULL id=1 owner="a" balance=10) nulls[4] #0"#,
-        r#"account:2/1 create account(email="b@b" id=2 owner="b" balance=0) #1"#,
-        r#"account:3/1 create account(email=NULL id=3 owner="c" balance=10) nulls[4] #2"#,
-        r#"account:4/1 create items account(email="d@d" id=4 owner="d" balance=10) #0"#,
-        r#"account:5/1 create items account(email=NULL id=5 owner="e" balance=5) nulls[4] #1"#,
-    ]);
+    assert_eq!(
+        many.iter()
+            .map(|account| account.balance)
+            .collect::<Vec<_>>(),
+        [10, 5]
+    );
+    assert_eq!(
+        f.news(),
+        [
+            r#"account:1/1 create account(email=NULL id=1 owner="a" balance=10) nulls[4] #0"#,
+            r#"account:2/1 create account(email="b@b" id=2 owner="b" balance=0) #1"#,
+            r#"account:3/1 create account(email=NULL id=3 owner="c" balance=10) nulls[4] #2"#,
+            r#"account:4/1 create items account(email="d@d" id=4 owner="d" balance=10) #0"#,
+            r#"account:5/1 create items account(email=NULL id=5 owner="e" balance=5) nulls[4] #1"#,
+        ]
+    );
     f.check();
 }
 
@@ -97,11 +155,14 @@ fn empty_and_absent_values_are_told_apart() {
         Ok(())
     })
     .unwrap();
-    assert_eq!(f.news(), [
-        r#"settings/1 create setting(section="" name="" value=[])"#,
-        r#"settings/1 create setting(section="" name="null" value=NULL) nulls[3]"#,
-        r#"settings/1 create setting(section="" name="zeros" value=[0, 0])"#,
-    ]);
+    assert_eq!(
+        f.news(),
+        [
+            r#"settings/1 create setting(section="" name="" value=[])"#,
+            r#"settings/1 create setting(section="" name="null" value=NULL) nulls[3]"#,
+            r#"settings/1 create setting(section="" name="zeros" value=[0, 0])"#,
+        ]
+    );
     f.check();
 }
 
@@ -156,8 +217,14 @@ fn any_number_of_rows_is_inserted_in_one_call() {
         assert_eq!(rows, values.collect::<Vec<_>>());
         let expected: Vec<_> = (0..n)
             .map(|i| {
-                let value = if i % 2 == 0 { "[120])" } else { "NULL) nulls[3]" };
-                format!(r#"settings/1 create items setting(section="many" name="{i}" value={value}"#)
+                let value = if i % 2 == 0 {
+                    "[120])"
+                } else {
+                    "NULL) nulls[3]"
+                };
+                format!(
+                    r#"settings/1 create items setting(section="many" name="{i}" value={value}"#
+                )
             })
             .collect();
         assert_eq!(f.news(), expected);
@@ -173,11 +240,19 @@ fn a_batch_of_references_and_tuples_is_inserted() {
     let rows: Vec<Account> = f
         .run(|tx| {
             let mut rows: Vec<Account> = tx.logged_insert_many(&values)?;
-            rows.extend(tx.logged_insert_many::<Account, _>([(accounts::owner.eq("c"), accounts::balance.eq(1))])?);
+            rows.extend(tx.logged_insert_many::<Account, _>([(
+                accounts::owner.eq("c"),
+                accounts::balance.eq(1),
+            )])?);
             Ok(rows)
         })
         .unwrap();
-    assert_eq!(rows.iter().map(|row| (row.id, row.balance)).collect::<Vec<_>>(), [(1, 10), (2, 10), (3, 1)]);
+    assert_eq!(
+        rows.iter()
+            .map(|row| (row.id, row.balance))
+            .collect::<Vec<_>>(),
+        [(1, 10), (2, 10), (3, 1)]
+    );
     assert_eq!(f.news().len(), 3);
     f.check();
 }
@@ -190,26 +265,35 @@ fn an_insert_of_other_than_one_row_is_refused() {
     f.account("b");
     for (wanted, found) in [("a", 1), ("nobody", 0), ("%", 2)] {
         let insert = |tx: &mut oplog_diesel::Tx<'_, crate::db::Conn>| {
-            let select = accounts::table.filter(accounts::owner.like(wanted)).select((
-                accounts::id + 100,
-                accounts::owner,
-                accounts::balance,
-                None::<String>.into_sql::<Nullable<diesel::sql_types::Text>>(),
-            ));
+            let select = accounts::table
+                .filter(accounts::owner.like(wanted))
+                .select((
+                    accounts::id + 100,
+                    accounts::owner,
+                    accounts::balance,
+                    None::<String>.into_sql::<Nullable<diesel::sql_types::Text>>(),
+                ));
             tx.logged_insert::<Account, _>(select)
         };
         if found == 1 {
             f.run(insert).unwrap();
-            assert_eq!(f.news(), [
-                r#"account:101/1 create account(email=NULL id=101 owner="a" balance=10) nulls[4]"#
-            ]);
-            f.run(|tx| tx.logged_delete_by_key::<Account, _>(101)).unwrap();
+            assert_eq!(
+                f.news(),
+                [
+                    r#"account:101/1 create account(email=NULL id=101 owner="a" balance=10) nulls[4]"#
+                ]
+            );
+            f.run(|tx| tx.logged_delete_by_key::<Account, _>(101))
+                .unwrap();
             f.news();
             continue;
         }
         f.unchanged(|f| {
             let error = f.run(insert).unwrap_err();
-            assert!(matches!(error, Error::RowCount { expected: 1, found: n } if n == found), "{error:?}");
+            assert!(
+                matches!(error, Error::RowCount { expected: 1, found: n } if n == found),
+                "{error:?}"
+            );
             let error = f
                 .run(|tx| {
                     assert!(insert(tx).is_err());

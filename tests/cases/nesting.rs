@@ -5,8 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use diesel::connection::{AnsiTransactionManager, TransactionManager};
 use diesel::prelude::*;
 use diesel::r2d2::{ConnectionManager, Pool};
-use oplog_diesel::prelude::*;
 use oplog_diesel::Error;
+use oplog_diesel::prelude::*;
 use oplog_tests::models::*;
 use oplog_tests::schema::*;
 
@@ -43,11 +43,19 @@ fn an_outer_transaction_goes_on_after_the_refusal() {
     f.conn
         .transaction(|conn| {
             conn.transaction(|conn| {
-                assert!(matches!(insert(&f.oplog, conn, "a"), Err(Error::OuterTransaction)));
+                assert!(matches!(
+                    insert(&f.oplog, conn, "a"),
+                    Err(Error::OuterTransaction)
+                ));
                 QueryResult::Ok(())
             })?;
-            assert!(matches!(insert(&f.oplog, conn, "a"), Err(Error::OuterTransaction)));
-            diesel::insert_into(accounts::table).values(accounts::owner.eq("unlogged")).execute(conn)
+            assert!(matches!(
+                insert(&f.oplog, conn, "a"),
+                Err(Error::OuterTransaction)
+            ));
+            diesel::insert_into(accounts::table)
+                .values(accounts::owner.eq("unlogged"))
+                .execute(conn)
         })
         .unwrap();
     assert_free(&mut f.conn);
@@ -64,7 +72,10 @@ fn a_test_transaction_holds_several_logged_ones() {
     let error = insert(&f.oplog, &mut conn, "nobody").unwrap_err();
     assert!(matches!(error, Error::Database(_)), "{error:?}");
     let ignored = f.oplog.transaction(&mut conn, |tx| {
-        assert!(tx.logged_insert::<Account, _>(&NewAccount { owner: "nobody" }).is_err());
+        assert!(
+            tx.logged_insert::<Account, _>(&NewAccount { owner: "nobody" })
+                .is_err()
+        );
         Ok::<_, Error>(())
     });
     assert!(matches!(ignored, Err(Error::Record(_))), "{ignored:?}");
@@ -78,12 +89,18 @@ fn a_test_transaction_holds_several_logged_ones() {
     f.oplog
         .on(alice.aggregate())
         .transaction(&mut conn, |tx| {
-            let _: Setting =
-                tx.logged_insert(&Setting { section: String::new(), name: String::new(), value: None })?;
+            let _: Setting = tx.logged_insert(&Setting {
+                section: String::new(),
+                name: String::new(),
+                value: None,
+            })?;
             Ok::<_, Error>(tx.logged_update(&alice, accounts::balance.eq(1))?)
         })
         .unwrap();
-    let lines: Vec<_> = entries(&f.oplog, &mut conn).into_iter().flat_map(|entry| entry.messages).collect();
+    let lines: Vec<_> = entries(&f.oplog, &mut conn)
+        .into_iter()
+        .flat_map(|entry| entry.messages)
+        .collect();
     assert_eq!(lines, [
         r#"create account(email=NULL id=1 owner="Alice" balance=10) nulls[4]"#,
         r#"update account(email=NULL id=1 owner="Alice" balance=1) nulls[4] was(balance=10) set[balance] #1"#,
@@ -92,9 +109,14 @@ fn a_test_transaction_holds_several_logged_ones() {
     assert!(f.oplog.verify_contents(&mut conn).unwrap().is_intact());
     f.oplog.replay(&mut conn).into_suffix("_replay").unwrap();
     // A transaction inside the test transaction is an outer one again.
-    let error = conn.transaction(|conn| insert(&f.oplog, conn, "a")).unwrap_err();
+    let error = conn
+        .transaction(|conn| insert(&f.oplog, conn, "a"))
+        .unwrap_err();
     assert!(matches!(error, Error::OuterTransaction), "{error:?}");
-    let status = <AnsiTransactionManager as TransactionManager<Conn>>::transaction_manager_status_mut(&mut conn);
+    let status =
+        <AnsiTransactionManager as TransactionManager<Conn>>::transaction_manager_status_mut(
+            &mut conn,
+        );
     assert_eq!(status.transaction_depth().unwrap().map(u32::from), Some(1));
     drop(conn);
     let mut f = f;
@@ -106,14 +128,15 @@ fn a_test_transaction_holds_several_logged_ones() {
 fn a_log_is_opened_in_a_test_transaction_and_not_in_another() {
     let db = Db::new();
     let mut conn = db.connect();
-    let error = conn.transaction(|conn| builder(&db).open(conn)).unwrap_err();
+    let error = conn
+        .transaction(|conn| builder(&db).open(conn))
+        .unwrap_err();
     assert!(matches!(error, Error::OuterTransaction), "{error:?}");
-    conn.test_transaction::<_, Error, _>(|conn| {
-        let oplog = builder(&db).open(conn)?;
-        insert(&oplog, conn, "a")?;
-        assert_eq!(entries(&oplog, conn).len(), 1);
-        Ok(())
-    });
+    conn.begin_test_transaction().unwrap();
+    let oplog = builder(&db).open(&mut conn).unwrap();
+    insert(&oplog, &mut conn, "a").unwrap();
+    assert_eq!(entries(&oplog, &mut conn).len(), 1);
+    drop(conn);
     // The key was rolled back with everything else, and another one is made.
     let oplog = builder(&db).open(&mut db.connect()).unwrap();
     insert(&oplog, &mut db.connect(), "b").unwrap();
@@ -121,7 +144,10 @@ fn a_log_is_opened_in_a_test_transaction_and_not_in_another() {
 }
 
 fn pool(f: &Fixture, size: u32) -> Pool<ConnectionManager<Conn>> {
-    Pool::builder().max_size(size).build(ConnectionManager::new(f.db.url())).unwrap()
+    Pool::builder()
+        .max_size(size)
+        .build(ConnectionManager::new(f.db.url()))
+        .unwrap()
 }
 
 #[test]
@@ -131,7 +157,10 @@ fn a_pool_of_one_connection_survives_errors_and_panics() {
     for round in 0..3 {
         let alice: Account = {
             let mut conn = pool.get().unwrap();
-            f.oplog.transaction(&mut conn, |tx| Ok::<_, Error>(tx.logged_insert(&NewAccount { owner: "Alice" })?)).unwrap()
+            let new = (accounts::id.eq(round + 1), accounts::owner.eq("Alice"));
+            f.oplog
+                .transaction(&mut conn, |tx| Ok::<_, Error>(tx.logged_insert(new)?))
+                .unwrap()
         };
         let panic = catch_unwind(AssertUnwindSafe(|| {
             let mut conn = pool.get().unwrap();
@@ -157,10 +186,17 @@ fn a_pool_of_one_connection_survives_errors_and_panics() {
         let mut conn = pool.get().unwrap();
         let error = f
             .oplog
-            .transaction(&mut conn, |tx| tx.logged_insert::<Account, _>(&NewAccount { owner: "nobody" }))
+            .transaction(&mut conn, |tx| {
+                tx.logged_insert::<Account, _>(&NewAccount { owner: "nobody" })
+            })
             .unwrap_err();
         assert!(matches!(error, Error::Database(_)), "{error:?}");
-        f.oplog.on(alice.aggregate()).transaction(&mut conn, |tx| tx.logged_update(&alice, accounts::balance.eq(round))).unwrap();
+        f.oplog
+            .on(alice.aggregate())
+            .transaction(&mut conn, |tx| {
+                tx.logged_update(&alice, accounts::balance.eq(round))
+            })
+            .unwrap();
         assert_free(&mut conn);
     }
     assert_eq!(f.news(), (1..=3).flat_map(|id| [

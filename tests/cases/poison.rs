@@ -84,26 +84,44 @@ type Try = fn(&mut Tx<'_, Conn>) -> Result<(), Error>;
 
 /// Writes that a constraint refuses.
 const VIOLATIONS: [(&str, Try, DatabaseErrorKind); 9] = [
-    ("check", |tx| tx.logged_insert::<Account, _>(&NewAccount { owner: "nobody" }).map(drop), DatabaseErrorKind::CheckViolation),
+    (
+        "check",
+        |tx| {
+            tx.logged_insert::<Account, _>(&NewAccount { owner: "nobody" })
+                .map(drop)
+        },
+        DatabaseErrorKind::CheckViolation,
+    ),
     (
         "unique",
-        |tx| tx.logged_insert::<Account, _>((accounts::owner.eq("x"), accounts::email.eq("alice@"))).map(drop),
+        |tx| {
+            tx.logged_insert::<Account, _>((accounts::owner.eq("x"), accounts::email.eq("alice@")))
+                .map(drop)
+        },
         DatabaseErrorKind::UniqueViolation,
     ),
     (
         "primary key",
-        |tx| tx.logged_insert::<Account, _>((accounts::id.eq(1), accounts::owner.eq("x"))).map(drop),
+        |tx| {
+            tx.logged_insert::<Account, _>((accounts::id.eq(1), accounts::owner.eq("x")))
+                .map(drop)
+        },
         DatabaseErrorKind::UniqueViolation,
     ),
     (
         "foreign key",
-        |tx| tx.logged_insert::<Posting, _>((postings::account_id.eq(77), postings::amount.eq(1))).map(drop),
+        |tx| {
+            tx.logged_insert::<Posting, _>((postings::account_id.eq(77), postings::amount.eq(1)))
+                .map(drop)
+        },
         DatabaseErrorKind::ForeignKeyViolation,
     ),
     (
         "the last of many",
         |tx| {
-            let owners = (0..600).map(|i| NewAccount { owner: if i == 599 { "nobody" } else { "x" } });
+            let owners = (0..600).map(|i| NewAccount {
+                owner: if i == 599 { "nobody" } else { "x" },
+            });
             tx.logged_insert_many::<Account, _>(owners).map(drop)
         },
         DatabaseErrorKind::CheckViolation,
@@ -111,18 +129,34 @@ const VIOLATIONS: [(&str, Try, DatabaseErrorKind); 9] = [
     (
         "update",
         |tx| {
-            let alice: Account = tx.read_one(accounts::table.find(1).select(Account::as_select()))?;
-            tx.logged_update(&alice, accounts::owner.eq("nobody")).map(drop)
+            let alice: Account =
+                tx.read_one(accounts::table.find(1).select(Account::as_select()))?;
+            tx.logged_update(&alice, accounts::owner.eq("nobody"))
+                .map(drop)
         },
         DatabaseErrorKind::CheckViolation,
     ),
     (
         "update of many",
-        |tx| tx.logged_update_where::<Account, _, _>(accounts::table, accounts::email.eq("same@")).map(drop),
+        |tx| {
+            tx.logged_update_where::<Account, _, _>(accounts::table, accounts::email.eq("same@"))
+                .map(drop)
+        },
         DatabaseErrorKind::UniqueViolation,
     ),
-    ("delete", |tx| tx.logged_delete_by_key::<Account, _>(2).map(drop), DatabaseErrorKind::ForeignKeyViolation),
-    ("delete of many", |tx| tx.logged_delete_where::<Account, _>(accounts::table).map(drop), DatabaseErrorKind::ForeignKeyViolation),
+    (
+        "delete",
+        |tx| tx.logged_delete_by_key::<Account, _>(2).map(drop),
+        DatabaseErrorKind::ForeignKeyViolation,
+    ),
+    (
+        "delete of many",
+        |tx| {
+            tx.logged_delete_where::<Account, _>(accounts::table)
+                .map(drop)
+        },
+        DatabaseErrorKind::ForeignKeyViolation,
+    ),
 ];
 
 /// Alice with an address, Bob with a posting.
@@ -143,7 +177,11 @@ fn write_something(tx: &mut Tx<'_, Conn>) -> Result<(), Error> {
     let carol: Account = tx.logged_insert(&NewAccount { owner: "Carol" })?;
     tx.logged_update(&carol, accounts::balance.eq(0))?;
     tx.logged_insert::<Posting, _>((postings::account_id.eq(1), postings::amount.eq(1)))?;
-    tx.logged_insert::<Setting, _>(&Setting { section: String::new(), name: String::new(), value: None })?;
+    tx.logged_insert::<Setting, _>(&Setting {
+        section: String::new(),
+        name: String::new(),
+        value: None,
+    })?;
     Ok(())
 }
 
@@ -183,7 +221,10 @@ fn a_failed_write_that_the_closure_ignores_is_not_committed() {
                         Ok(())
                     })
                     .unwrap_err();
-                assert!(matches!(error, Error::Record(RecordError::Poisoned)), "{what}: {error:?}");
+                assert!(
+                    matches!(error, Error::Record(RecordError::Poisoned)),
+                    "{what}: {error:?}"
+                );
                 assert_free(&mut f.conn);
             }
         }
@@ -203,7 +244,10 @@ fn writes_after_a_failed_one_are_not_committed() {
                     Ok(())
                 })
                 .unwrap_err();
-            assert!(matches!(error, Error::Record(RecordError::Poisoned)), "{what}: {error:?}");
+            assert!(
+                matches!(error, Error::Record(RecordError::Poisoned)),
+                "{what}: {error:?}"
+            );
         }
     });
 }
@@ -215,11 +259,15 @@ fn a_failed_read_is_not_hidden() {
         let error = f
             .run(|tx| {
                 write_something(tx)?;
-                let missing = diesel::select(diesel::dsl::sql::<Text>("no_such_function_of_the_tests()"));
+                let missing =
+                    diesel::select(diesel::dsl::sql::<Text>("no_such_function_of_the_tests()"));
                 tx.read_one::<_, String>(missing)
             })
             .unwrap_err();
-        assert!(matches!(error, Error::Database(DieselError::DatabaseError(..))), "{error:?}");
+        assert!(
+            matches!(error, Error::Database(DieselError::DatabaseError(..))),
+            "{error:?}"
+        );
     });
 }
 
@@ -244,8 +292,13 @@ fn a_failed_read_that_the_closure_ignores_keeps_rows_and_log_together() {
 fn a_value_that_cant_be_sent_leaves_the_transaction_usable() {
     let mut f = Fixture::new();
     f.run(|tx| {
-        let error = tx.logged_insert::<Account, _>(accounts::owner.eq(Picky("refused"))).unwrap_err();
-        assert!(matches!(error, Error::Database(DieselError::SerializationError(_))), "{error:?}");
+        let error = tx
+            .logged_insert::<Account, _>(accounts::owner.eq(Picky("refused")))
+            .unwrap_err();
+        assert!(
+            matches!(error, Error::Database(DieselError::SerializationError(_))),
+            "{error:?}"
+        );
         tx.logged_insert::<Account, _>(accounts::owner.eq(Picky("sent")))
     })
     .unwrap();
@@ -259,14 +312,21 @@ fn a_value_of_many_that_cant_be_sent_commits_no_part_of_them() {
     let mut f = Fixture::new();
     f.unchanged(|f| {
         let owners = ["a", "b", "refused", "c"].map(|owner| (accounts::owner.eq(Picky(owner)),));
-        let error = f.run(|tx| tx.logged_insert_many::<Account, _>(owners)).unwrap_err();
-        assert!(matches!(error, Error::Database(DieselError::SerializationError(_))), "{error:?}");
+        let error = f
+            .run(|tx| tx.logged_insert_many::<Account, _>(owners))
+            .unwrap_err();
+        assert!(
+            matches!(error, Error::Database(DieselError::SerializationError(_))),
+            "{error:?}"
+        );
         let result = f.run(|tx| {
             assert!(tx.logged_insert_many::<Account, _>(owners).is_err());
             Ok(())
         });
-        // Nothing at all is fine, a part of the rows without an entry is not.
-        assert!(matches!(result, Ok(()) | Err(Error::Record(RecordError::Poisoned))), "{result:?}");
+        assert!(
+            matches!(result, Err(Error::Record(RecordError::Poisoned))),
+            "{result:?}"
+        );
     });
 }
 
@@ -308,7 +368,10 @@ fn a_panic_that_the_closure_catches_inside_a_write_is_not_committed() {
                 Ok(())
             })
             .unwrap_err();
-        assert!(matches!(error, Error::Record(RecordError::Poisoned)), "{error:?}");
+        assert!(
+            matches!(error, Error::Record(RecordError::Poisoned)),
+            "{error:?}"
+        );
     });
 }
 
@@ -319,26 +382,46 @@ fn a_row_that_cant_be_read_back_is_not_committed() {
     use diesel::connection::SimpleConnection as _;
 
     let mut f = Fixture::new();
-    f.conn.batch_execute("CREATE TABLE odds (id BIGINT PRIMARY KEY, odd BIGINT NOT NULL)").unwrap();
+    f.conn
+        .batch_execute("CREATE TABLE odds (id BIGINT PRIMARY KEY, odd BIGINT NOT NULL)")
+        .unwrap();
     let odd = |n: i64| (odds::id.eq(n), odds::odd.eq(n));
     f.run(|tx| tx.logged_insert::<Odds, _>(odd(1))).unwrap();
     f.news();
     let tries: [fn(&mut Tx<'_, Conn>) -> Result<(), Error>; 4] = [
-        |tx| tx.logged_insert::<Odds, _>((odds::id.eq(2), odds::odd.eq(2))).map(drop),
-        |tx| tx.logged_insert_many::<Odds, _>([3, 4].map(|n| (odds::id.eq(n), odds::odd.eq(n)))).map(drop),
-        |tx| tx.logged_update(&Odds { id: 1, odd: Odd(1) }, odds::odd.eq(2)).map(drop),
-        |tx| tx.logged_update_where::<Odds, _, _>(odds::table, odds::odd.eq(odds::odd + 1)).map(drop),
+        |tx| {
+            tx.logged_insert::<Odds, _>((odds::id.eq(2), odds::odd.eq(2)))
+                .map(drop)
+        },
+        |tx| {
+            tx.logged_insert_many::<Odds, _>([3, 4].map(|n| (odds::id.eq(n), odds::odd.eq(n))))
+                .map(drop)
+        },
+        |tx| {
+            tx.logged_update(&Odds { id: 1, odd: Odd(1) }, odds::odd.eq(2))
+                .map(drop)
+        },
+        |tx| {
+            tx.logged_update_where::<Odds, _, _>(odds::table, odds::odd.eq(odds::odd + 1))
+                .map(drop)
+        },
     ];
     for write in tries {
         let error = f.run(write).unwrap_err();
-        assert!(matches!(error, Error::Database(DieselError::DeserializationError(_))), "{error:?}");
+        assert!(
+            matches!(error, Error::Database(DieselError::DeserializationError(_))),
+            "{error:?}"
+        );
         let error = f
             .run(|tx| {
                 assert!(write(tx).is_err());
                 Ok(())
             })
             .unwrap_err();
-        assert!(matches!(error, Error::Record(RecordError::Poisoned)), "{error:?}");
+        assert!(
+            matches!(error, Error::Record(RecordError::Poisoned)),
+            "{error:?}"
+        );
     }
     let rows: Vec<(i64, i64)> = odds::table.load(&mut f.conn).unwrap();
     assert_eq!(rows, [(1, 1)]);

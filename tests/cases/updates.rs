@@ -15,22 +15,39 @@ fn only_what_changed_is_in_the_masks() {
     let alice = f.account("Alice");
     f.run(|tx| {
         // The owner is set to what it is.
-        let alice = tx.logged_update(&alice, (accounts::owner.eq("Alice"), accounts::balance.eq(0)))?;
+        let alice = tx.logged_update(
+            &alice,
+            (accounts::owner.eq("Alice"), accounts::balance.eq(0)),
+        )?;
         let alice = tx.logged_update(&alice, (accounts::owner.eq(""), accounts::email.eq("e")))?;
         let alice = tx.logged_update(&alice, accounts::email.eq("f"))?;
-        let alice = tx.logged_update(&alice, (accounts::email.eq(None::<String>), accounts::balance.eq(1)))?;
+        let alice = tx.logged_update(
+            &alice,
+            (accounts::email.eq(None::<String>), accounts::balance.eq(1)),
+        )?;
         let alice = tx.logged_update(&alice, accounts::email.eq(""))?;
-        assert_eq!(alice, Account { email: Some(String::new()), id: 1, owner: String::new(), balance: 1 });
+        assert_eq!(
+            alice,
+            Account {
+                email: Some(String::new()),
+                id: 1,
+                owner: String::new(),
+                balance: 1
+            }
+        );
         Ok(())
     })
     .unwrap();
-    assert_eq!(f.news(), [
-        r#"account:1/2 update account(email=NULL id=1 owner="Alice" balance=0) nulls[4] was(balance=10) set[balance]"#,
-        r#"account:1/2 update account(email="e" id=1 owner="" balance=0) was(email=NULL owner="Alice") was_nulls[4] set[owner,email]"#,
-        r#"account:1/2 update account(email="f" id=1 owner="" balance=0) was(email="e") set[email]"#,
-        r#"account:1/2 update account(email=NULL id=1 owner="" balance=1) nulls[4] was(email="f" balance=0) set[balance] unset[email]"#,
-        r#"account:1/2 update account(email="" id=1 owner="" balance=1) was(email=NULL) was_nulls[4] set[email]"#,
-    ]);
+    assert_eq!(
+        f.news(),
+        [
+            r#"account:1/2 update account(email=NULL id=1 owner="Alice" balance=0) nulls[4] was(balance=10) set[balance]"#,
+            r#"account:1/2 update account(email="e" id=1 owner="" balance=0) was(email=NULL owner="Alice") was_nulls[4] set[owner,email]"#,
+            r#"account:1/2 update account(email="f" id=1 owner="" balance=0) was(email="e") set[email]"#,
+            r#"account:1/2 update account(email=NULL id=1 owner="" balance=1) nulls[4] was(email="f" balance=0) set[balance] unset[email]"#,
+            r#"account:1/2 update account(email="" id=1 owner="" balance=1) was(email=NULL) was_nulls[4] set[email]"#,
+        ]
+    );
     f.check();
 }
 
@@ -38,11 +55,19 @@ fn only_what_changed_is_in_the_masks() {
 fn what_is_logged_as_before_is_the_stored_row_not_the_callers() {
     let mut f = Fixture::new();
     let alice = f.account("Alice");
-    let stale = Account { balance: 999, owner: "somebody".to_owned(), ..alice };
-    f.run(|tx| tx.logged_update(&stale, accounts::balance.eq(accounts::balance * 2 + 1))).unwrap();
-    assert_eq!(f.news(), [
-        r#"account:1/2 update account(email=NULL id=1 owner="Alice" balance=21) nulls[4] was(balance=10) set[balance]"#,
-    ]);
+    let stale = Account {
+        balance: 999,
+        owner: "somebody".to_owned(),
+        ..alice
+    };
+    f.run(|tx| tx.logged_update(&stale, accounts::balance.eq(accounts::balance * 2 + 1)))
+        .unwrap();
+    assert_eq!(
+        f.news(),
+        [
+            r#"account:1/2 update account(email=NULL id=1 owner="Alice" balance=21) nulls[4] was(balance=10) set[balance]"#,
+        ]
+    );
     f.check();
 }
 
@@ -55,7 +80,13 @@ fn a_change_that_changes_nothing_is_not_logged() {
             .oplog
             .transaction_with_receipts(&mut f.conn, |tx| {
                 let same = tx.logged_update(&alice, accounts::balance.eq(accounts::balance))?;
-                Ok::<_, Error>(tx.logged_update(&same, &AccountChange { owner: Some("Alice"), email: Some(None) })?)
+                Ok::<_, Error>(tx.logged_update(
+                    &same,
+                    &AccountChange {
+                        owner: Some("Alice"),
+                        email: Some(None),
+                    },
+                )?)
             })
             .unwrap();
         assert_eq!(same, alice);
@@ -68,16 +99,37 @@ fn a_changeset_leaves_out_what_is_none() {
     let mut f = Fixture::new();
     let alice = f.account("Alice");
     f.run(|tx| {
-        let alice = tx.logged_update(&alice, &AccountChange { owner: Some("Bob"), email: None })?;
-        let alice = tx.logged_update(&alice, &AccountChange { owner: None, email: Some(Some("b")) })?;
-        tx.logged_update(&alice, AccountChange { owner: None, email: Some(None) })
+        let alice = tx.logged_update(
+            &alice,
+            &AccountChange {
+                owner: Some("Bob"),
+                email: None,
+            },
+        )?;
+        let alice = tx.logged_update(
+            &alice,
+            &AccountChange {
+                owner: None,
+                email: Some(Some("b")),
+            },
+        )?;
+        tx.logged_update(
+            &alice,
+            AccountChange {
+                owner: None,
+                email: Some(None),
+            },
+        )
     })
     .unwrap();
-    assert_eq!(f.news(), [
-        r#"account:1/2 update account(email=NULL id=1 owner="Bob" balance=10) nulls[4] was(owner="Alice") set[owner]"#,
-        r#"account:1/2 update account(email="b" id=1 owner="Bob" balance=10) was(email=NULL) was_nulls[4] set[email]"#,
-        r#"account:1/2 update account(email=NULL id=1 owner="Bob" balance=10) nulls[4] was(email="b") unset[email]"#,
-    ]);
+    assert_eq!(
+        f.news(),
+        [
+            r#"account:1/2 update account(email=NULL id=1 owner="Bob" balance=10) nulls[4] was(owner="Alice") set[owner]"#,
+            r#"account:1/2 update account(email="b" id=1 owner="Bob" balance=10) was(email=NULL) was_nulls[4] set[email]"#,
+            r#"account:1/2 update account(email=NULL id=1 owner="Bob" balance=10) nulls[4] was(email="b") unset[email]"#,
+        ]
+    );
     f.check();
 }
 
@@ -86,14 +138,22 @@ fn nothing_to_set_is_an_error_that_leaves_the_transaction_usable() {
     let mut f = Fixture::new();
     let alice = f.account("Alice");
     f.run(|tx| {
-        let error = tx.logged_update(&alice, &AccountChange::default()).unwrap_err();
-        assert!(matches!(error, Error::Database(DieselError::QueryBuilderError(_))), "{error:?}");
+        let error = tx
+            .logged_update(&alice, &AccountChange::default())
+            .unwrap_err();
+        assert!(
+            matches!(error, Error::Database(DieselError::QueryBuilderError(_))),
+            "{error:?}"
+        );
         tx.logged_update(&alice, accounts::balance.eq(1))
     })
     .unwrap();
-    assert_eq!(f.news(), [
-        r#"account:1/2 update account(email=NULL id=1 owner="Alice" balance=1) nulls[4] was(balance=10) set[balance]"#,
-    ]);
+    assert_eq!(
+        f.news(),
+        [
+            r#"account:1/2 update account(email=NULL id=1 owner="Alice" balance=1) nulls[4] was(balance=10) set[balance]"#,
+        ]
+    );
     f.check();
 }
 
@@ -101,16 +161,27 @@ fn nothing_to_set_is_an_error_that_leaves_the_transaction_usable() {
 fn a_missing_row_is_an_error_that_leaves_the_transaction_usable() {
     let mut f = Fixture::new();
     let alice = f.account("Alice");
-    let nobody = Account { id: 77, ..alice.clone() };
+    let nobody = Account {
+        id: 77,
+        ..alice.clone()
+    };
     f.run(|tx| {
-        let error = tx.logged_update(&nobody, accounts::balance.eq(1)).unwrap_err();
-        assert!(matches!(error, Error::Database(DieselError::NotFound)), "{error:?}");
+        let error = tx
+            .logged_update(&nobody, accounts::balance.eq(1))
+            .unwrap_err();
+        assert!(
+            matches!(error, Error::Database(DieselError::NotFound)),
+            "{error:?}"
+        );
         tx.logged_update(&alice, accounts::balance.eq(1))
     })
     .unwrap();
-    assert_eq!(f.news(), [
-        r#"account:1/2 update account(email=NULL id=1 owner="Alice" balance=1) nulls[4] was(balance=10) set[balance]"#,
-    ]);
+    assert_eq!(
+        f.news(),
+        [
+            r#"account:1/2 update account(email=NULL id=1 owner="Alice" balance=1) nulls[4] was(balance=10) set[balance]"#,
+        ]
+    );
     f.check();
 }
 
@@ -131,26 +202,39 @@ fn another_primary_key_is_a_delete_and_a_create() {
     assert_eq!(entries[0].group, None);
     assert_eq!(entries[1].group, entries[2].group);
     assert_eq!(entries[1].group.unwrap().parts, 2);
-    assert_eq!(f.news(), [
-        r#"account:1/2 delete account(email=NULL id=1 owner="Alice" balance=10) nulls[4] #0"#,
-        r#"account:2/1 create account(email="e" id=2 owner="Alice" balance=10) #1"#,
-    ]);
+    assert_eq!(
+        f.news(),
+        [
+            r#"account:1/2 delete account(email=NULL id=1 owner="Alice" balance=10) nulls[4] #0"#,
+            r#"account:2/1 create account(email="e" id=2 owner="Alice" balance=10) #1"#,
+        ]
+    );
     f.check();
 }
 
 #[test]
 fn a_part_of_a_composite_key_is_a_key_too() {
     let mut f = Fixture::new();
-    let one = Setting { section: "a".to_owned(), name: "1".to_owned(), value: None };
+    let one = Setting {
+        section: "a".to_owned(),
+        name: "1".to_owned(),
+        value: None,
+    };
     f.run(|tx| tx.logged_insert::<Setting, _>(&one)).unwrap();
-    let two = f.run(|tx| tx.logged_update(&one, settings::name.eq("2"))).unwrap();
-    f.run(|tx| tx.logged_update(&two, settings::value.eq(&b"v"[..]))).unwrap();
-    assert_eq!(f.news()[1..], [
-        // In one aggregate, so in one entry without ordinals.
-        r#"settings/2 delete setting(section="a" name="1" value=NULL) nulls[3]"#,
-        r#"settings/2 create setting(section="a" name="2" value=NULL) nulls[3]"#,
-        r#"settings/3 update setting(section="a" name="2" value=[118]) was(value=NULL) was_nulls[3] set[value]"#,
-    ]);
+    let two = f
+        .run(|tx| tx.logged_update(&one, settings::name.eq("2")))
+        .unwrap();
+    f.run(|tx| tx.logged_update(&two, settings::value.eq(&b"v"[..])))
+        .unwrap();
+    assert_eq!(
+        f.news()[1..],
+        [
+            // In one aggregate, so in one entry without ordinals.
+            r#"settings/2 delete setting(section="a" name="1" value=NULL) nulls[3]"#,
+            r#"settings/2 create setting(section="a" name="2" value=NULL) nulls[3]"#,
+            r#"settings/3 update setting(section="a" name="2" value=[118]) was(value=NULL) was_nulls[3] set[value]"#,
+        ]
+    );
     f.check();
 }
 
@@ -168,17 +252,26 @@ fn another_root_moves_the_row_to_another_aggregate() {
             Ok::<_, Error>(tx.logged_update(&posting, postings::account_id.eq(alice.id))?)
         })
         .unwrap();
-    assert_eq!(moved, Posting { account_id: alice.id, ..posting });
+    assert_eq!(
+        moved,
+        Posting {
+            account_id: alice.id,
+            ..posting
+        }
+    );
     let entries = f.entries();
     // In byte order of the aggregates, so the create stands first; the ordinals tell better.
     assert_receipts(&receipts, &entries[3..]);
     assert_eq!(entries[3].group, entries[4].group);
     assert_eq!(entries[3].group.unwrap().parts, 2);
-    assert_eq!(f.news(), [
-        r#"account:2/2 create posting(id=1 account_id=2 amount=3 note=NULL) nulls[4]"#,
-        r#"account:1/2 create posting(id=1 account_id=1 amount=3 note=NULL) nulls[4] #1"#,
-        r#"account:2/3 delete posting(id=1 account_id=2 amount=3 note=NULL) nulls[4] #0"#,
-    ]);
+    assert_eq!(
+        f.news(),
+        [
+            r#"account:2/2 create posting(id=1 account_id=2 amount=3 note=NULL) nulls[4]"#,
+            r#"account:1/2 create posting(id=1 account_id=1 amount=3 note=NULL) nulls[4] #1"#,
+            r#"account:2/3 delete posting(id=1 account_id=2 amount=3 note=NULL) nulls[4] #0"#,
+        ]
+    );
     f.check();
 }
 
@@ -187,17 +280,26 @@ fn several_types_share_an_aggregate() {
     let mut f = Fixture::new();
     f.run(|tx| {
         let alice: Account = tx.logged_insert(&NewAccount { owner: "Alice" })?;
-        let posting: Posting =
-            tx.logged_insert((postings::account_id.eq(alice.id), postings::amount.eq(3), postings::note.eq("n")))?;
-        tx.logged_update(&alice, accounts::balance.eq(accounts::balance + posting.amount))?;
+        let posting: Posting = tx.logged_insert((
+            postings::account_id.eq(alice.id),
+            postings::amount.eq(3),
+            postings::note.eq("n"),
+        ))?;
+        tx.logged_update(
+            &alice,
+            accounts::balance.eq(accounts::balance + posting.amount),
+        )?;
         Ok(())
     })
     .unwrap();
     assert_eq!(f.entries().len(), 1);
-    assert_eq!(f.news(), [
-        r#"account:1/1 create account(email=NULL id=1 owner="Alice" balance=10) nulls[4]"#,
-        r#"account:1/1 create posting(id=1 account_id=1 amount=3 note="n")"#,
-        r#"account:1/1 update account(email=NULL id=1 owner="Alice" balance=13) nulls[4] was(balance=10) set[balance]"#,
-    ]);
+    assert_eq!(
+        f.news(),
+        [
+            r#"account:1/1 create account(email=NULL id=1 owner="Alice" balance=10) nulls[4]"#,
+            r#"account:1/1 create posting(id=1 account_id=1 amount=3 note="n")"#,
+            r#"account:1/1 update account(email=NULL id=1 owner="Alice" balance=13) nulls[4] was(balance=10) set[balance]"#,
+        ]
+    );
     f.check();
 }

@@ -1,8 +1,8 @@
 //! The program on the first page of the documentation.
 
 use diesel::prelude::*;
-use oplog_diesel::prelude::*;
 use oplog_diesel::Error;
+use oplog_diesel::prelude::*;
 use oplog_tests::models::*;
 use oplog_tests::schema::*;
 
@@ -24,24 +24,39 @@ fn the_program_of_the_readme_works() {
         .oplog
         .on(alice.aggregate())
         .transaction(&mut f.conn, |tx| {
-            let now: Account = tx.read_one(accounts::table.find(alice.id).select(Account::as_select()))?;
+            let now: Account =
+                tx.read_one(accounts::table.find(alice.id).select(Account::as_select()))?;
             Ok::<_, Error>(tx.logged_update(&now, accounts::balance.eq(now.balance - 5))?)
         })
         .unwrap();
-    assert_eq!(now, Account { email: Some("alice@example.com".to_owned()), id: 1, owner: "Alice".to_owned(), balance: 5 });
-    assert_eq!(f.entries()[0].metadata, [("actor".to_owned(), Some("root".to_owned()))]);
+    assert_eq!(
+        now,
+        Account {
+            email: Some("alice@example.com".to_owned()),
+            id: 1,
+            owner: "Alice".to_owned(),
+            balance: 5
+        }
+    );
+    assert_eq!(
+        f.entries()[0].metadata,
+        [("actor".to_owned(), Some("root".to_owned()))]
+    );
     assert_eq!(f.entries()[1].metadata, []);
-    assert_eq!(f.news(), [
-        r#"account:1/1 create account(email=NULL id=1 owner="Alice" balance=10) nulls[4]"#,
-        concat!(
-            r#"account:1/1 update account(email="alice@example.com" id=1 owner="Alice" balance=10)"#,
-            r#" was(email=NULL) was_nulls[4] set[email]"#,
-        ),
-        concat!(
-            r#"account:1/2 update account(email="alice@example.com" id=1 owner="Alice" balance=5)"#,
-            r#" was(balance=10) set[balance]"#,
-        ),
-    ]);
+    assert_eq!(
+        f.news(),
+        [
+            r#"account:1/1 create account(email=NULL id=1 owner="Alice" balance=10) nulls[4]"#,
+            concat!(
+                r#"account:1/1 update account(email="alice@example.com" id=1 owner="Alice" balance=10)"#,
+                r#" was(email=NULL) was_nulls[4] set[email]"#,
+            ),
+            concat!(
+                r#"account:1/2 update account(email="alice@example.com" id=1 owner="Alice" balance=5)"#,
+                r#" was(balance=10) set[balance]"#,
+            ),
+        ]
+    );
     f.check();
 }
 
@@ -61,9 +76,19 @@ fn the_log_gives_the_rows_in_another_database() {
     })
     .unwrap();
     let other = Db::new();
-    let replayed = f.oplog.replay(&mut f.conn).into_database(&mut other.connect()).unwrap();
-    assert_eq!((replayed.entries, replayed.messages, replayed.rows), (4, 4, 2));
+    let replayed = f
+        .oplog
+        .replay(&mut f.conn)
+        .into_database(&mut other.connect())
+        .unwrap();
+    assert_eq!(
+        (replayed.entries, replayed.messages, replayed.rows),
+        (4, 4, 2)
+    );
     let (live, copy) = (f.snapshot(), crate::fixture::snapshot(&mut other.connect()));
-    assert_eq!((live.accounts, live.settings), (copy.accounts, copy.settings));
+    assert_eq!(
+        (live.accounts, live.settings),
+        (copy.accounts, copy.settings)
+    );
     f.check();
 }

@@ -5,25 +5,43 @@ use oplog_tests::postgres as db;
 #[path = "../cases/writes.rs"]
 mod writes;
 
+#[path = "../cases/commits.rs"]
+mod commits;
+#[path = "../cases/contention.rs"]
+mod contention;
+#[path = "../cases/deletes.rs"]
+mod deletes;
+#[path = "../cases/entries.rs"]
+mod entries;
 #[path = "../cases/evidence.rs"]
 mod evidence;
-#[path = "../cases/sabotage.rs"]
-mod sabotage;
-#[path = "../cases/tampering.rs"]
-mod tampering;
+#[path = "../cases/filters.rs"]
+mod filters;
 #[path = "../cases/fixture.rs"]
 mod fixture;
 #[path = "../cases/inserts.rs"]
 mod inserts;
-#[path = "../cases/updates.rs"]
-mod updates;
-#[path = "../cases/deletes.rs"]
-mod deletes;
-#[path = "../cases/filters.rs"]
-mod filters;
-#[path = "../cases/transactions.rs"]
-mod transactions;
-#[path = "../cases/poison.rs"]
-mod poison;
+#[path = "../cases/keys.rs"]
+mod keys;
+#[path = "../cases/migrations.rs"]
+mod migrations;
 #[path = "../cases/nesting.rs"]
 mod nesting;
+#[path = "../cases/poison.rs"]
+mod poison;
+#[path = "../cases/races.rs"]
+mod races;
+#[path = "../cases/replays.rs"]
+mod replays;
+#[path = "../cases/sabotage.rs"]
+mod sabotage;
+#[path = "../cases/splits.rs"]
+mod splits;
+#[path = "../cases/tampering.rs"]
+mod tampering;
+#[path = "../cases/tickets.rs"]
+mod tickets;
+#[path = "../cases/transactions.rs"]
+mod transactions;
+#[path = "../cases/updates.rs"]
+mod updates;

@@ -15,7 +15,8 @@ pub enum Error {
     History(#[from] HistoryError),
     /// No commit changed a file, so there is nothing to log.
     #[error(
-        "none of the {commits} commits holds a file, so there is nothing to log; take more with --limit"
+        "no file in the {commits} commits, so there is nothing to log; take more with --limit, or \
+         another repository with --repo PATH"
     )]
     NothingToLog { commits: usize },
     /// The SQLite file is there already.

@@ -172,11 +172,17 @@ fn folder(repo: &Repository) -> &Path {
 }
 
 fn open_error(path: &Path, error: git2::Error) -> HistoryError {
-    let path = path.to_owned();
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let extension = error.class() == ErrorClass::Repository && error.code() != ErrorCode::NotFound;
     match error.code() {
         ErrorCode::NotFound => HistoryError::NotARepository { path },
-        ErrorCode::Owner => HistoryError::NotYours { path },
+        // Git wants to be told the repository itself, not a folder in it.
+        ErrorCode::Owner => {
+            let root = path.ancestors().find(|folder| folder.join(".git").exists());
+            HistoryError::NotYours {
+                path: root.unwrap_or(&path).to_owned(),
+            }
+        }
         _ if extension => HistoryError::UnknownForm {
             path,
             source: error,

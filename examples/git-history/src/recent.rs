@@ -31,8 +31,8 @@ pub fn recent<D: Database>(
         for stored in oplog
             .entries(conn)
             .aggregate(AGGREGATE)
-            .from(sequence)
-            .to(sequence)
+            .from_sequence(sequence)
+            .to_sequence(sequence)
         {
             let entry = oplog.open_entry(&stored?)?;
             let value = |key| {

@@ -79,10 +79,14 @@ fn open<D: Database>(oplog: &Oplog, conn: &mut D, sequence: u64) -> Result<Optio
     for stored in oplog
         .entries(conn)
         .aggregate(AGGREGATE)
-        .from(sequence)
-        .to(sequence)
+        .from_sequence(sequence)
+        .to_sequence(sequence)
     {
-        if let Err(error) = stored.and_then(|stored| oplog.open_entry(&stored)) {
+        let opened = match stored {
+            Ok(stored) => oplog.open_entry(&stored).map(drop),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = opened {
             return Ok(Some(line(&error)));
         }
     }

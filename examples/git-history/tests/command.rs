@@ -66,13 +66,17 @@ fn json_is_one_object_and_nothing_else() {
 #[test]
 fn the_oldest_commits_can_be_taken_alone() {
     let repo = varied();
-    let output = git_history(repo.path(), &["--json", "--limit", "3"]);
-    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(json["commits"], 3);
-    assert_eq!(json["entries"], 2);
-    assert_eq!(json["rows"], 3);
-    assert_eq!(json["compared"].as_array().unwrap().len(), 3);
-    assert_eq!(output.status.code(), Some(0));
+    for (commits, entries, rows) in [(1, 1, 4), (2, 2, 3), (3, 2, 3), (99, 12, 2)] {
+        let limit = commits.to_string();
+        let output = git_history(repo.path(), &["--json", "--limit", &limit]);
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let commits = commits.min(13);
+        assert_eq!(json["commits"], commits);
+        assert_eq!(json["entries"], entries);
+        assert_eq!(json["rows"], rows);
+        assert_eq!(json["compared"].as_array().unwrap().len(), commits.min(11));
+        assert_eq!(output.status.code(), Some(0));
+    }
 }
 
 #[test]

@@ -5,11 +5,11 @@ mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+use diesel::QueryResult;
 use diesel::backend::Backend;
 use diesel::migration::Migration;
 use diesel::query_builder::AstPass;
 use diesel::result::Error as DieselError;
-use diesel::QueryResult;
 use oplog_core::Head;
 
 use crate::bind::RawRow;
@@ -28,6 +28,9 @@ pub trait LogBackend: Backend + 'static {
     /// Opens a top-level transaction in which every statement sees what was committed before it,
     /// whatever the session's default is.
     const BEGIN: &'static str;
+    /// Opens a top-level transaction that changes our own tables as such. Once it is open, nobody's
+    /// reading can keep it from committing.
+    const BEGIN_ALONE: &'static str;
     /// Whether several transactions write at once, so that rows must be locked before they are read
     /// to be changed.
     const LOCKS_ROWS: bool;
@@ -38,6 +41,12 @@ pub trait LogBackend: Backend + 'static {
     ///
     /// Those of Diesel's query builder.
     fn push<'b>(out: &mut AstPass<'_, 'b, Self>, bind: &'b Bind<'b>) -> QueryResult<()>;
+    /// A name in the database's own quotes.
+    ///
+    /// # Errors
+    ///
+    /// Those of Diesel's query builder.
+    fn quote(name: &str) -> QueryResult<String>;
     /// Reads an integer of one of our columns; `NULL` is an error.
     ///
     /// # Errors
@@ -200,7 +209,10 @@ pub(crate) fn read_head<DB: LogBackend>(row: &dyn RawRow<DB>) -> QueryResult<Hea
     let epoch = DB::read_i64(row, 2)?;
     Ok(Head {
         next_sequence: u64::try_from(version).map_err(|_| malformed("a ticket version"))?,
-        hash: hash.as_slice().try_into().map_err(|_| malformed("a head hash"))?,
+        hash: hash
+            .as_slice()
+            .try_into()
+            .map_err(|_| malformed("a head hash"))?,
         epoch: u32::try_from(epoch).map_err(|_| malformed("an epoch"))?,
     })
 }
@@ -224,17 +236,27 @@ macro_rules! values {
                 Bind::MaybeBytes(value) => out.push_bind_param::<Nullable<Binary>, _>(value),
             }
         }
+        fn quote(name: &str) -> diesel::QueryResult<String> {
+            use diesel::query_builder::QueryBuilder;
+            let mut builder = <Self as diesel::backend::Backend>::QueryBuilder::default();
+            builder.push_identifier(name)?;
+            Ok(QueryBuilder::<Self>::finish(builder))
+        }
         fn read_text(
             row: &dyn $crate::bind::RawRow<Self>,
             column: usize,
         ) -> diesel::QueryResult<Option<String>> {
-            $crate::bind::read::<_, diesel::sql_types::Nullable<diesel::sql_types::Text>, Self>(row, column)
+            $crate::bind::read::<_, diesel::sql_types::Nullable<diesel::sql_types::Text>, Self>(
+                row, column,
+            )
         }
         fn read_bytes(
             row: &dyn $crate::bind::RawRow<Self>,
             column: usize,
         ) -> diesel::QueryResult<Option<Vec<u8>>> {
-            $crate::bind::read::<_, diesel::sql_types::Nullable<diesel::sql_types::Binary>, Self>(row, column)
+            $crate::bind::read::<_, diesel::sql_types::Nullable<diesel::sql_types::Binary>, Self>(
+                row, column,
+            )
         }
     };
 }

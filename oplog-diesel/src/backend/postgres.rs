@@ -1,15 +1,15 @@
 use diesel::deserialize;
-use diesel::pg::{Pg, PgValue};
 use diesel::migration::{Migration, MigrationSource};
+use diesel::pg::{Pg, PgValue};
 use diesel::query_dsl::methods::LoadQuery;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel::{Insertable, QueryResult};
 use oplog_core::Head;
 
-use super::{InsertMany, LogBackend, Locked, TableCopy, Wait, malformed, read_head, values};
+use super::{InsertMany, Locked, LogBackend, TableCopy, Wait, malformed, read_head, values};
+use crate::Oplogged;
 use crate::bind::RawRow;
 use crate::connection::{LogConnection, execute, load, load_one};
-use crate::Oplogged;
 use crate::dml::{Inserted, Returning};
 use crate::model::Model;
 use crate::replay::{Column, TableName, TableOps};
@@ -35,6 +35,7 @@ statements! {
 impl LogBackend for Pg {
     const NAME: &'static str = "PostgreSQL";
     const BEGIN: &'static str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+    const BEGIN_ALONE: &'static str = Self::BEGIN;
     const BEGIN_SNAPSHOT: &'static str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
     const LOCKS_ROWS: bool = true;
     const INSERT_IDENTITY: &'static str = " OVERRIDING SYSTEM VALUE";
@@ -50,9 +51,9 @@ impl LogBackend for Pg {
     fn read_i64(row: &dyn RawRow<Self>, column: usize) -> QueryResult<i64> {
         let mut read = Err(malformed("an integer"));
         row.with_value(column, &mut |value| {
-            read = value.ok_or_else(|| malformed("an integer")).and_then(|value| {
-                integer(&value).map_err(DieselError::DeserializationError)
-            });
+            read = value
+                .ok_or_else(|| malformed("an integer"))
+                .and_then(|value| integer(&value).map_err(DieselError::DeserializationError));
         })?;
         read
     }
@@ -63,8 +64,16 @@ impl LogBackend for Pg {
     {
         let binds = [Bind::Text(name)];
         let head = match wait {
-            Wait::ForIt => load_one(conn, Statement::<LockTicket>::new(&binds), read_head::<Self>)?,
-            Wait::NotAtAll => load_one(conn, Statement::<LockTicketIfFree>::new(&binds), read_head::<Self>)?,
+            Wait::ForIt => load_one(
+                conn,
+                Statement::<LockTicket>::new(&binds),
+                read_head::<Self>,
+            )?,
+            Wait::NotAtAll => load_one(
+                conn,
+                Statement::<LockTicketIfFree>::new(&binds),
+                read_head::<Self>,
+            )?,
         };
         Ok(head.map_or(Locked::NotThere, Locked::Ours))
     }
@@ -87,15 +96,20 @@ impl LogBackend for Pg {
         // ON CONFLICT DO NOTHING waits for whoever is creating the same ticket. There is no way to
         // ask for the insert without the wait but a time-out, which is put back afterwards: the
         // session may have one of its own.
-        let before = load_one(conn, Statement::<ShortenLockTimeout>::new(&[]), |row| Self::read_text(row, 0))?
-            .flatten()
-            .unwrap_or_default();
+        let before = load_one(conn, Statement::<ShortenLockTimeout>::new(&[]), |row| {
+            Self::read_text(row, 0)
+        })?
+        .flatten()
+        .unwrap_or_default();
         let created = match execute(conn, &create) {
             Ok(created) => created == 1,
             Err(DieselError::DatabaseError(DatabaseErrorKind::Unknown, _)) => return Ok(false),
             Err(error) => return Err(error),
         };
-        execute(conn, &Statement::<SetLockTimeout>::new(&[Bind::Text(&before)]))?;
+        execute(
+            conn,
+            &Statement::<SetLockTimeout>::new(&[Bind::Text(&before)]),
+        )?;
         Ok(created)
     }
 
@@ -103,8 +117,22 @@ impl LogBackend for Pg {
     where
         C: LogConnection<Backend = Self>,
     {
-        let Redemption { name, before, after, exists } = redemption;
-        let [create_time, version, aggregate, sequence, key_id, txn_id, metadata, data] = row.binds();
+        let Redemption {
+            name,
+            before,
+            after,
+            exists,
+        } = redemption;
+        let [
+            create_time,
+            version,
+            aggregate,
+            sequence,
+            key_id,
+            txn_id,
+            metadata,
+            data,
+        ] = row.binds();
         let after_hash = Bind::Bytes(after.hash.as_bytes());
         let inserted = if *exists {
             execute(
@@ -165,12 +193,16 @@ impl LogBackend for Pg {
     where
         C: LogConnection<Backend = Self>,
     {
-        load(conn, Statement::<SelectColumns>::new(&[Bind::Text(&table.quoted())]), |row| {
-            Ok(Column {
-                name: Self::read_text(row, 0)?.unwrap_or_default(),
-                generated: Self::read_i64(row, 1)? != 0,
-            })
-        })
+        load(
+            conn,
+            Statement::<SelectColumns>::new(&[Bind::Text(&table.quoted())]),
+            |row| {
+                Ok(Column {
+                    name: Self::read_text(row, 0)?.unwrap_or_default(),
+                    generated: Self::read_i64(row, 1)? != 0,
+                })
+            },
+        )
     }
 
     fn table_triggers<C>(conn: &mut C, table: &TableName) -> QueryResult<Vec<String>>
@@ -205,11 +237,19 @@ impl LogBackend for Pg {
             }
         }
         for TableCopy { from, to, .. } in tables.iter().filter(|table| !table.exists) {
-            for TableCopy { from: other, to: other_copy, .. } in tables {
+            for TableCopy {
+                from: other,
+                to: other_copy,
+                ..
+            } in tables
+            {
                 let binds = (from.quoted(), other.quoted());
                 let keys = load(
                     conn,
-                    Statement::<SelectForeignKeys>::new(&[Bind::Text(&binds.0), Bind::Text(&binds.1)]),
+                    Statement::<SelectForeignKeys>::new(&[
+                        Bind::Text(&binds.0),
+                        Bind::Text(&binds.1),
+                    ]),
                     |row| {
                         Ok((
                             Self::read_text(row, 0)?.unwrap_or_default(),

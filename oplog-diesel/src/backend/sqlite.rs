@@ -6,10 +6,10 @@ use diesel::sqlite::Sqlite;
 use diesel::{Insertable, QueryResult};
 use oplog_core::Head;
 
-use super::{InsertMany, LogBackend, Locked, TableCopy, Wait, values};
+use super::{InsertMany, Locked, LogBackend, TableCopy, Wait, values};
+use crate::Oplogged;
 use crate::bind::{RawRow, read};
 use crate::connection::{LogConnection, execute, load};
-use crate::Oplogged;
 use crate::dml::{Inserted, Returning};
 use crate::model::Model;
 use crate::replay::{Column, TableName, TableOps};
@@ -29,6 +29,8 @@ statements! {
 impl LogBackend for Sqlite {
     const NAME: &'static str = "SQLite";
     const BEGIN: &'static str = "BEGIN IMMEDIATE";
+    // Without a write-ahead log, a transaction that began otherwise waits for readers at its commit.
+    const BEGIN_ALONE: &'static str = "BEGIN EXCLUSIVE";
     const BEGIN_SNAPSHOT: &'static str = "BEGIN";
     const LOCKS_ROWS: bool = false;
     const INSERT_IDENTITY: &'static str = "";
@@ -75,7 +77,12 @@ impl LogBackend for Sqlite {
     where
         C: LogConnection<Backend = Self>,
     {
-        let Redemption { name, before, after, exists } = redemption;
+        let Redemption {
+            name,
+            before,
+            after,
+            exists,
+        } = redemption;
         let redeemed = if *exists {
             execute(
                 conn,
@@ -114,7 +121,10 @@ impl LogBackend for Sqlite {
     where
         C: LogConnection<Backend = Self>,
     {
-        let binds = [Bind::Text(table.name()), Bind::Text(table.schema().unwrap_or("main"))];
+        let binds = [
+            Bind::Text(table.name()),
+            Bind::Text(table.schema().unwrap_or("main")),
+        ];
         load(conn, Statement::<SelectColumns>::new(&binds), |row| {
             Ok(Column {
                 name: Self::read_text(row, 0)?.unwrap_or_default(),
@@ -199,20 +209,26 @@ where
     }
     let mut statements = Vec::new();
     for TableCopy { to, .. } in tables.iter().filter(|table| !table.exists) {
-        let rows = load(conn, Statement::<SelectSql>::new(&[Bind::Text(to.name())]), |row| {
-            Ok((
-                Sqlite::read_text(row, 0)?.unwrap_or_default(),
-                Sqlite::read_text(row, 1)?.unwrap_or_default(),
-                Sqlite::read_text(row, 2)?.unwrap_or_default(),
-            ))
-        })?;
+        let rows = load(
+            conn,
+            Statement::<SelectSql>::new(&[Bind::Text(to.name())]),
+            |row| {
+                Ok((
+                    Sqlite::read_text(row, 0)?.unwrap_or_default(),
+                    Sqlite::read_text(row, 1)?.unwrap_or_default(),
+                    Sqlite::read_text(row, 2)?.unwrap_or_default(),
+                ))
+            },
+        )?;
         for (kind, name, sql) in rows {
             statements.push(match kind.as_str() {
-                "index" => rename_index(&sql, &format!("{}_{name}", to.name())).ok_or_else(|| {
-                    DieselError::QueryBuilderError(
-                        format!("the statement of the index `{name}` could not be read").into(),
-                    )
-                })?,
+                "index" => {
+                    rename_index(&sql, &format!("{}_{name}", to.name())).ok_or_else(|| {
+                        DieselError::QueryBuilderError(
+                            format!("the statement of the index `{name}` could not be read").into(),
+                        )
+                    })?
+                }
                 _ => sql,
             });
         }
@@ -225,9 +241,16 @@ where
 fn rename_index(sql: &str, name: &str) -> Option<String> {
     let (create, rest) = ["CREATE UNIQUE INDEX ", "CREATE INDEX "]
         .iter()
-        .find_map(|create| sql.strip_prefix(create).map(|rest| (create, rest.trim_start())))?;
+        .find_map(|create| {
+            sql.strip_prefix(create)
+                .map(|rest| (create, rest.trim_start()))
+        })?;
     let end = identifier_end(rest)?;
-    Some(format!("{create}\"{}\"{}", name.replace('"', "\"\""), &rest[end..]))
+    Some(format!(
+        "{create}\"{}\"{}",
+        name.replace('"', "\"\""),
+        &rest[end..]
+    ))
 }
 
 /// Where the identifier at the start of `sql` ends, in any of SQLite's four ways to quote.
@@ -237,7 +260,11 @@ fn identifier_end(sql: &str) -> Option<usize> {
         '`' => '`',
         '\'' => '\'',
         '[' => return sql.find(']').map(|at| at + 1),
-        _ => return sql.find(|c: char| c.is_whitespace() || c == '(').filter(|end| *end > 0),
+        _ => {
+            return sql
+                .find(|c: char| c.is_whitespace() || c == '(')
+                .filter(|end| *end > 0);
+        }
     };
     let mut chars = sql.char_indices().skip(1).peekable();
     while let Some((at, c)) = chars.next() {
@@ -260,7 +287,14 @@ mod tests {
 
     #[test]
     fn an_index_is_renamed_however_its_name_is_quoted() {
-        for name in ["by_a", "\"by a\"", "\"by \"\"a\"\"\"", "`by a`", "[by a]", "'by a'"] {
+        for name in [
+            "by_a",
+            "\"by a\"",
+            "\"by \"\"a\"\"\"",
+            "`by a`",
+            "[by a]",
+            "'by a'",
+        ] {
             for create in ["CREATE INDEX", "CREATE UNIQUE INDEX"] {
                 assert_eq!(
                     rename_index(&format!("{create} {name} ON \"t\" (a) WHERE b"), "n").as_deref(),

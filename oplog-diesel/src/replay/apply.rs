@@ -1,10 +1,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use diesel::result::Error as DieselError;
-use oplog_core::{Message, MessageError, Op, RowError, TypeDef, Typed};
+use oplog_core::{Message, MessageError, Op, RowError, TypeDef};
 
 use super::order::Place;
-use super::statement::{OnTable, Verb};
+use super::statement::{OnTable, Texts, Verb};
 use super::{AnyRow, TableName, TableOps};
 use crate::backend::{LogBackend, TableCopy};
 use crate::bind::UnsupportedColumn;
@@ -24,6 +24,10 @@ pub struct ReplayReport {
     pub rows: u64,
 }
 
+/// Rows from which on one statement for all, between a savepoint and its release, takes fewer round
+/// trips than one statement for each.
+const BATCH_ROWS_MIN: usize = 4;
+
 /// Applies messages to tables of any name, strictly.
 pub(crate) struct Applier<'o, DB: LogBackend> {
     oplog: &'o Oplog,
@@ -40,8 +44,7 @@ struct Table<DB: LogBackend> {
     name: TableName,
     def: &'static TypeDef,
     ops: &'static dyn TableOps<DB>,
-    /// The columns that can be written.
-    columns: Vec<usize>,
+    texts: Texts,
 }
 
 impl<'o, DB: LogBackend> Applier<'o, DB> {
@@ -65,7 +68,9 @@ impl<'o, DB: LogBackend> Applier<'o, DB> {
         // tables are in another database.
         let mut copies = BTreeMap::new();
         for model in oplog.catalog().iter() {
-            let Ok(from) = DB::ops(model).table() else { continue };
+            let Ok(from) = DB::ops(model).table() else {
+                continue;
+            };
             if columns(conn, &from)?.is_empty() {
                 continue;
             }
@@ -87,7 +92,9 @@ impl<'o, DB: LogBackend> Applier<'o, DB> {
         C: LogConnection<Backend = DB>,
     {
         for model in oplog.catalog().iter() {
-            let Ok(table) = DB::ops(model).table() else { continue };
+            let Ok(table) = DB::ops(model).table() else {
+                continue;
+            };
             if !columns(conn, &table)?.is_empty() {
                 check_empty(conn, &table, model.def())?;
             }
@@ -105,16 +112,26 @@ impl<'o, DB: LogBackend> Applier<'o, DB> {
     where
         C: LogConnection<Backend = DB>,
     {
-        let model = self.oplog.catalog().by_name(&message.type_name).map_err(|source| {
-            place.error(EntryError::Type { index: place.index, source })
-        })?;
+        let model = self
+            .oplog
+            .catalog()
+            .by_name(&message.type_name)
+            .map_err(|source| {
+                place.error(EntryError::Type {
+                    index: place.index,
+                    source,
+                })
+            })?;
         let def = model.def();
         if !self.tables.contains_key(def.type_name) {
             let table = Table::open(conn, def, DB::ops(model), self.suffix.as_deref())?;
             self.tables.insert(def.type_name, table);
         }
         let creates = matches!(message.op, Op::Create | Op::CreateItems);
-        if !creates || self.pending_type != Some(def.type_name) || self.pending.len() >= DB::REPLAY_ROWS_MAX {
+        if !creates
+            || self.pending_type != Some(def.type_name)
+            || self.pending.len() >= DB::REPLAY_ROWS_MAX
+        {
             self.flush(conn)?;
         }
         let table = &self.tables[def.type_name];
@@ -143,13 +160,21 @@ impl<'o, DB: LogBackend> Applier<'o, DB> {
     where
         C: LogConnection<Backend = DB>,
     {
-        let Some(type_name) = self.pending_type.take() else { return Ok(()) };
+        let Some(type_name) = self.pending_type.take() else {
+            return Ok(());
+        };
         let table = &self.tables[type_name];
         let (places, rows): (Vec<_>, Vec<_>) = self.pending.drain(..).unzip();
         let mut from = 0;
         while from < rows.len() {
+            let left = rows.len() - from;
             // Powers of two, so that a few statements serve any number of rows.
-            let to = from + (1 << (rows.len() - from).ilog2());
+            let to = from
+                + if left < BATCH_ROWS_MIN {
+                    left
+                } else {
+                    1 << left.ilog2()
+                };
             table.insert(conn, &places[from..to], &rows[from..to])?;
             from = to;
         }
@@ -163,7 +188,8 @@ impl<'o, DB: LogBackend> Applier<'o, DB> {
     {
         self.flush(conn)?;
         for table in self.tables.values() {
-            DB::reset_sequences(conn, &table.name).map_err(Error::store("setting the sequences of the tables"))?;
+            DB::reset_sequences(conn, &table.name)
+                .map_err(Error::store("setting the sequences of the tables"))?;
         }
         self.report.entries = entries;
         Ok(self.report)
@@ -180,14 +206,20 @@ impl<DB: LogBackend> Table<DB> {
     where
         C: LogConnection<Backend = DB>,
     {
-        let own = ops.table().map_err(Error::store("reading the name of a table"))?;
+        let own = ops
+            .table()
+            .map_err(Error::store("reading the name of a table"))?;
         let name = suffix.map_or_else(|| own.clone(), |suffix| own.suffixed(suffix));
-        let refused = |what| Error::Target { table: name.to_string(), what };
+        let refused = |what| Error::Target {
+            table: name.to_string(),
+            what,
+        };
         let described = columns(conn, &name)?;
         if described.is_empty() {
             return Err(refused(TargetError::Missing));
         }
-        let names = DB::table_triggers(conn, &name).map_err(Error::store("reading the triggers of a table"))?;
+        let names = DB::table_triggers(conn, &name)
+            .map_err(Error::store("reading the triggers of a table"))?;
         if !names.is_empty() {
             return Err(refused(TargetError::Triggers { names }));
         }
@@ -196,12 +228,23 @@ impl<DB: LogBackend> Table<DB> {
             let found = described
                 .iter()
                 .find(|found| found.name == column.name)
-                .ok_or_else(|| refused(TargetError::NoColumn { column: column.name }))?;
+                .ok_or_else(|| {
+                    refused(TargetError::NoColumn {
+                        column: column.name,
+                    })
+                })?;
             if !found.generated {
                 columns.push(index);
             }
         }
-        Ok(Table { name, def, ops, columns })
+        let texts = Texts::new::<DB>(&name, def, columns)
+            .map_err(Error::store("writing the name of a table"))?;
+        Ok(Table {
+            name,
+            def,
+            ops,
+            texts,
+        })
     }
 
     fn decode(&self, place: &Place, message: &Message) -> Result<Box<dyn AnyRow<DB>>, Error> {
@@ -212,31 +255,53 @@ impl<DB: LogBackend> Table<DB> {
     }
 
     /// The row before an update: the row after it, with the previous values of what was changed.
-    fn decode_before(&self, place: &Place, message: &Message) -> Result<Box<dyn AnyRow<DB>>, Error> {
+    fn decode_before(
+        &self,
+        place: &Place,
+        message: &Message,
+    ) -> Result<Box<dyn AnyRow<DB>>, Error> {
         let after = message.values(self.def);
         let previous = message.previous_values(self.def);
         after
-            .and_then(|after| Ok(match previous? {
-                Some(previous) => after.overlaid(previous),
-                None => after,
-            }))
+            .and_then(|after| {
+                Ok(match previous? {
+                    Some(previous) => after.overlaid(previous),
+                    None => after,
+                })
+            })
             .and_then(|before| self.ops.decode(&before))
             .map_err(|source| place.row_error(source))
     }
 
-    fn insert<C>(&self, conn: &mut C, places: &[Place], rows: &[Box<dyn AnyRow<DB>>]) -> Result<(), Error>
+    fn insert<C>(
+        &self,
+        conn: &mut C,
+        places: &[Place],
+        rows: &[Box<dyn AnyRow<DB>>],
+    ) -> Result<(), Error>
     where
         C: LogConnection<Backend = DB>,
     {
-        let insert = Verb::Insert { columns: &self.columns, rows };
-        if let [row] = rows {
-            let stored = self.run(conn, &places[0], &**row, insert)?;
-            return self.compare(&places[0], &**row, &stored);
+        if rows.len() < BATCH_ROWS_MIN {
+            return places.iter().zip(rows).try_for_each(|(place, row)| {
+                let stored = self.run(
+                    conn,
+                    place,
+                    &**row,
+                    Verb::Insert {
+                        rows: std::slice::from_ref(row),
+                    },
+                )?;
+                self.compare(place, &**row, &stored)
+            });
         }
-        conn.batch_execute("SAVEPOINT oplog_rows").map_err(Error::store("setting a savepoint"))?;
+        let insert = Verb::Insert { rows };
+        conn.batch_execute("SAVEPOINT oplog_rows")
+            .map_err(Error::store("setting a savepoint"))?;
         match self.load(conn, insert) {
             Ok(stored) if stored.len() == rows.len() => {
-                conn.batch_execute("RELEASE oplog_rows").map_err(Error::store("releasing a savepoint"))?;
+                conn.batch_execute("RELEASE oplog_rows")
+                    .map_err(Error::store("releasing a savepoint"))?;
                 places
                     .iter()
                     .zip(rows)
@@ -245,11 +310,11 @@ impl<DB: LogBackend> Table<DB> {
             }
             // One by one, to find out which row it was.
             _ => {
-                conn.batch_execute("ROLLBACK TO oplog_rows").map_err(Error::store("going back to a savepoint"))?;
-                places
-                    .iter()
-                    .zip(rows)
-                    .try_for_each(|(place, row)| self.insert(conn, std::slice::from_ref(place), std::slice::from_ref(row)))
+                conn.batch_execute("ROLLBACK TO oplog_rows")
+                    .map_err(Error::store("going back to a savepoint"))?;
+                places.iter().zip(rows).try_for_each(|(place, row)| {
+                    self.insert(conn, std::slice::from_ref(place), std::slice::from_ref(row))
+                })
             }
         }
     }
@@ -267,7 +332,8 @@ impl<DB: LogBackend> Table<DB> {
         let found = self.run(conn, place, before, Verb::Select { key: before })?;
         self.find(place, before, &found)?;
         let changed: Vec<usize> = self
-            .columns
+            .texts
+            .inserted()
             .iter()
             .copied()
             .filter(|column| before.value(*column) != after.value(*column))
@@ -275,7 +341,15 @@ impl<DB: LogBackend> Table<DB> {
         if changed.is_empty() {
             return self.compare(place, after, &found);
         }
-        let stored = self.run(conn, place, after, Verb::Update { columns: &changed, row: after })?;
+        let stored = self.run(
+            conn,
+            place,
+            after,
+            Verb::Update {
+                columns: &changed,
+                row: after,
+            },
+        )?;
         self.compare(place, after, &stored)
     }
 
@@ -288,7 +362,12 @@ impl<DB: LogBackend> Table<DB> {
     }
 
     /// The one row that an update or delete found must be what the log says.
-    fn find(&self, place: &Place, expected: &dyn AnyRow<DB>, found: &[Box<dyn AnyRow<DB>>]) -> Result<(), Error> {
+    fn find(
+        &self,
+        place: &Place,
+        expected: &dyn AnyRow<DB>,
+        found: &[Box<dyn AnyRow<DB>>],
+    ) -> Result<(), Error> {
         let [found] = found else {
             return Err(self.diverged(place, expected, Divergence::NotFound));
         };
@@ -299,7 +378,12 @@ impl<DB: LogBackend> Table<DB> {
     }
 
     /// The one row that was written must be what it was given.
-    fn compare(&self, place: &Place, given: &dyn AnyRow<DB>, stored: &[Box<dyn AnyRow<DB>>]) -> Result<(), Error> {
+    fn compare(
+        &self,
+        place: &Place,
+        given: &dyn AnyRow<DB>,
+        stored: &[Box<dyn AnyRow<DB>>],
+    ) -> Result<(), Error> {
         let [stored] = stored else {
             return Err(self.diverged(place, given, Divergence::NotFound));
         };
@@ -327,14 +411,27 @@ impl<DB: LogBackend> Table<DB> {
     where
         C: LogConnection<Backend = DB>,
     {
-        self.load(conn, verb).map_err(|error| self.diverged(place, row, divergence(&error)))
+        self.load(conn, verb)
+            .map_err(|error| self.diverged(place, row, divergence(&error)))
     }
 
-    fn load<C>(&self, conn: &mut C, verb: Verb<'_, DB>) -> Result<Vec<Box<dyn AnyRow<DB>>>, DieselError>
+    fn load<C>(
+        &self,
+        conn: &mut C,
+        verb: Verb<'_, DB>,
+    ) -> Result<Vec<Box<dyn AnyRow<DB>>>, DieselError>
     where
         C: LogConnection<Backend = DB>,
     {
-        load(conn, OnTable { table: &self.name, def: self.def, verb }, |row| self.ops.read(row))
+        load(
+            conn,
+            OnTable {
+                texts: &self.texts,
+                def: self.def,
+                verb,
+            },
+            |row| self.ops.read(row),
+        )
     }
 
     fn diverged(&self, place: &Place, row: &dyn AnyRow<DB>, what: Divergence) -> Error {
@@ -358,27 +455,29 @@ impl<DB: LogBackend> Table<DB> {
 
 impl Place {
     fn error(&self, source: EntryError) -> Error {
-        Error::Entry { aggregate: self.aggregate.as_str().to_owned(), sequence: self.sequence, source }
+        Error::Entry {
+            aggregate: self.aggregate.as_str().to_owned(),
+            sequence: self.sequence,
+            source,
+        }
     }
 
     fn row_error(&self, source: RowError) -> Error {
-        self.error(EntryError::Message { index: self.index, source: MessageError::Row { source } })
+        self.error(EntryError::Message {
+            index: self.index,
+            source: MessageError::Row { source },
+        })
     }
 }
 
 /// An error of a statement of a replay, reduced to what can't carry a row's values.
 fn divergence(error: &DieselError) -> Divergence {
-    if let DieselError::SerializationError(cause) = error {
-        if let Some(UnsupportedColumn { column }) = cause.downcast_ref() {
-            return Divergence::Unsupported { column };
-        }
-        return Divergence::Refused { kind: "a value can't be bound".to_owned(), constraint: None };
-    }
-    if let DieselError::DeserializationError(_) = error {
-        return Divergence::Refused { kind: "the stored row can't be read".to_owned(), constraint: None };
+    if let DieselError::SerializationError(cause) = error
+        && let Some(UnsupportedColumn { column }) = cause.downcast_ref()
+    {
+        return Divergence::Unsupported { column };
     }
     let (kind, constraint) = reduce(error);
-    let kind = kind.map_or_else(|| "the statement failed".to_owned(), |kind| format!("{kind:?}"));
     Divergence::Refused { kind, constraint }
 }
 
@@ -386,11 +485,29 @@ fn columns<C: LogConnection>(conn: &mut C, table: &TableName) -> Result<Vec<supe
     C::Backend::table_columns(conn, table).map_err(Error::store("reading the columns of a table"))
 }
 
-fn check_empty<C: LogConnection>(conn: &mut C, table: &TableName, def: &'static TypeDef) -> Result<(), Error> {
-    let rows = load(conn, OnTable::<C::Backend> { table, def, verb: Verb::Any }, |_| Ok(()))
+fn check_empty<C: LogConnection>(
+    conn: &mut C,
+    table: &TableName,
+    def: &'static TypeDef,
+) -> Result<(), Error> {
+    let rows = Texts::new::<C::Backend>(table, def, Vec::new())
+        .and_then(|texts| {
+            load(
+                conn,
+                OnTable {
+                    texts: &texts,
+                    def,
+                    verb: Verb::Any,
+                },
+                |_| Ok(()),
+            )
+        })
         .map_err(Error::store("looking whether a table is empty"))?;
     match rows.is_empty() {
         true => Ok(()),
-        false => Err(Error::Target { table: table.to_string(), what: TargetError::NotEmpty }),
+        false => Err(Error::Target {
+            table: table.to_string(),
+            what: TargetError::NotEmpty,
+        }),
     }
 }

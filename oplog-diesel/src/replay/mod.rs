@@ -6,16 +6,19 @@ mod order;
 mod statement;
 mod table;
 
+use std::panic::resume_unwind;
+use std::thread;
+
 use diesel::QueryResult;
 
 use crate::backend::LogBackend;
 use crate::connection::{Connect, LogConnection, in_transaction};
-use crate::entries::StoredEntry;
+use crate::entries::{Entry, StoredEntry};
 use crate::store::{self, StoredRow};
 use crate::{Error, Frontier, Oplog, TargetError};
 
-pub use apply::ReplayReport;
 use apply::Applier;
+pub use apply::ReplayReport;
 pub use ops::{AnyRow, Ops, TableOps};
 use order::Order;
 pub use table::{Column, TableName, table_of};
@@ -35,7 +38,7 @@ pub use table::{Column, TableName, table_of};
 /// # Examples
 ///
 /// ```
-/// # mod setup { include!("../doctest_setup.rs"); } use setup::*;
+/// # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::*;
 /// # let (mut conn, oplog, alice) = open_with_alice();
 /// let frontier = oplog.frontier(&mut conn)?;
 /// let mut shown = 0;
@@ -72,7 +75,12 @@ pub struct ReplayProgress {
 
 impl<'o, 'c, C: LogConnection> Replay<'o, 'c, C> {
     pub(crate) fn new(oplog: &'o Oplog, source: &'c mut C) -> Self {
-        Replay { oplog, source, frontier: None, progress: None }
+        Replay {
+            oplog,
+            source,
+            frontier: None,
+            progress: None,
+        }
     }
 
     /// Applies only what is below a frontier. Without one, everything that is committed when the
@@ -102,14 +110,34 @@ impl<'o, 'c, C: LogConnection> Replay<'o, 'c, C> {
     /// an entry of the log is not intact, [`Error::OuterTransaction`], [`Error::Store`].
     pub fn into_suffix(self, suffix: &str) -> Result<ReplayReport, Error> {
         if suffix.is_empty() {
-            return Err(Error::Target { table: "to create".to_owned(), what: TargetError::NoSuffix });
+            return Err(Error::Target {
+                table: "to create".to_owned(),
+                what: TargetError::NoSuffix,
+            });
         }
-        let Replay { oplog, source, frontier, mut progress } = self;
-        in_transaction(source, C::Backend::BEGIN, "opening a transaction for the replay", |conn| {
-            let frontier = frontier.map_or_else(|| Frontier::read_all(conn), Ok)?;
-            let applier = Applier::into_suffix(conn, oplog, suffix)?;
-            replay(oplog, conn, |conn, after| store::page_by_id(conn, after), &frontier, applier, &mut progress)
-        })
+        let Replay {
+            oplog,
+            source,
+            frontier,
+            mut progress,
+        } = self;
+        in_transaction(
+            source,
+            C::Backend::BEGIN,
+            "opening a transaction for the replay",
+            |conn| {
+                let frontier = frontier.map_or_else(|| Frontier::read_all(conn), Ok)?;
+                let applier = Applier::into_suffix(conn, oplog, suffix)?;
+                replay(
+                    oplog,
+                    conn,
+                    |conn, after| store::page_by_id(conn, after),
+                    &frontier,
+                    applier,
+                    &mut progress,
+                )
+            },
+        )
     }
 
     /// Replays into the tables of another database, on which the application's own migrations were
@@ -123,24 +151,46 @@ impl<'o, 'c, C: LogConnection> Replay<'o, 'c, C> {
     /// not intact; [`Error::OuterTransaction`], [`Error::Store`].
     pub fn into_database<T: Connect>(self, target: &mut T) -> Result<ReplayReport, Error> {
         type BackendOf<T> = <<T as Connect>::Connection as diesel::Connection>::Backend;
-        let Replay { oplog, source, frontier, mut progress } = self;
+        let Replay {
+            oplog,
+            source,
+            frontier,
+            mut progress,
+        } = self;
         let frontier = frontier.map_or_else(|| Frontier::read_all(source), Ok)?;
         let target = target.connection();
-        in_transaction(target, BackendOf::<T>::BEGIN, "opening a transaction for the replay", |target| {
-            let applier = Applier::into_database(target, oplog)?;
-            replay(oplog, target, |_, after| store::page_by_id(source, after), &frontier, applier, &mut progress)
-        })
+        in_transaction(
+            target,
+            BackendOf::<T>::BEGIN,
+            "opening a transaction for the replay",
+            |target| {
+                let applier = Applier::into_database(target, oplog)?;
+                replay(
+                    oplog,
+                    target,
+                    |_, after| store::page_by_id(source, after),
+                    &frontier,
+                    applier,
+                    &mut progress,
+                )
+            },
+        )
     }
 }
 
 impl<C> std::fmt::Debug for Replay<'_, '_, C> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Replay").field("frontier", &self.frontier).finish_non_exhaustive()
+        f.debug_struct("Replay")
+            .field("frontier", &self.frontier)
+            .finish_non_exhaustive()
     }
 }
 
 /// Applies the entries below a frontier. `page` reads the entries after an id, from the target's own
 /// connection or another one.
+///
+/// Opening entries costs about as much as applying them, so the next page is opened in a second
+/// thread while this one is applied.
 fn replay<T: LogConnection>(
     oplog: &Oplog,
     target: &mut T,
@@ -151,30 +201,58 @@ fn replay<T: LogConnection>(
 ) -> Result<ReplayReport, Error> {
     let mut order = Order::new(oplog.log(), frontier);
     let mut after = 0;
-    // The log may grow while it is read: what was asked for ends at the frontier, not at the end.
-    while !order.is_complete() {
-        let rows = page(target, after).map_err(Error::store("reading the entries"))?;
-        let Some(last) = rows.last() else { break };
+    let mut next_page = |target: &mut T| -> Result<Option<Vec<StoredRow>>, Error> {
+        let mut rows = page(target, after).map_err(Error::store("reading the entries"))?;
+        let Some(last) = rows.last() else {
+            return Ok(None);
+        };
         after = last.id;
-        for row in rows {
-            if !order.wants(&row) {
-                continue;
+        rows.retain(|row| frontier.wants(row));
+        Ok(Some(rows))
+    };
+    thread::scope(|scope| {
+        let open = |rows: Vec<StoredRow>| scope.spawn(move || open_all(oplog, rows));
+        let mut opening = next_page(target)?.map(open);
+        while let Some(page) = opening.take() {
+            let entries = page.join().unwrap_or_else(|panic| resume_unwind(panic));
+            // The log may grow while it is read: what was asked for ends at the frontier.
+            if order.entries() + (entries.len() as u64) < frontier.entries() {
+                opening = next_page(target)?.map(open);
             }
-            let stored = StoredEntry::read(row)?;
-            let entry = oplog.open_entry(&stored)?;
-            for (place, message) in order.take(&stored, entry)? {
-                applier.apply(target, &place, message)?;
-            }
-            if let Some(progress) = progress {
-                progress(&ReplayProgress {
-                    entries: order.entries(),
-                    entries_total: frontier.entries(),
-                    messages: applier.messages(),
-                });
+            for entry in entries {
+                let (stored, entry) = entry?;
+                for (place, message) in order.take(&stored, entry)? {
+                    applier.apply(target, &place, message)?;
+                }
+                if let Some(progress) = progress {
+                    progress(&ReplayProgress {
+                        entries: order.entries(),
+                        entries_total: frontier.entries(),
+                        messages: applier.messages(),
+                    });
+                }
             }
         }
-    }
+        Ok::<(), Error>(())
+    })?;
     let entries = order.entries();
     order.finish()?;
     applier.finish(target, entries)
+}
+
+/// Checks and opens entries, up to and with the first that does not open.
+fn open_all(oplog: &Oplog, rows: Vec<StoredRow>) -> Vec<Result<(StoredEntry, Entry), Error>> {
+    let mut entries = Vec::with_capacity(rows.len());
+    for row in rows {
+        let entry = StoredEntry::read(row).and_then(|stored| {
+            let entry = oplog.open_entry(&stored)?;
+            Ok((stored, entry))
+        });
+        let failed = entry.is_err();
+        entries.push(entry);
+        if failed {
+            break;
+        }
+    }
+    entries
 }

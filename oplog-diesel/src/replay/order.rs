@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, HashMap};
 use oplog_core::{Aggregate, ChainCheck, Message, TxnId};
 
 use crate::entries::{Entry, StoredEntry};
-use crate::store::{self, LogRow, StoredRow};
+use crate::store::{self, LogRow};
 use crate::{EntryError, Error, Frontier};
 
 /// Where a message stands in the log.
@@ -43,7 +43,13 @@ struct Group {
 
 impl<'a> Order<'a> {
     pub fn new(log: &'a LogRow, frontier: &'a Frontier) -> Self {
-        Order { log, frontier, chain: ChainCheck::new(log.log_id), groups: HashMap::new(), entries: 0 }
+        Order {
+            log,
+            frontier,
+            chain: ChainCheck::new(log.log_id),
+            groups: HashMap::new(),
+            entries: 0,
+        }
     }
 
     /// Entries taken so far.
@@ -51,26 +57,33 @@ impl<'a> Order<'a> {
         self.entries
     }
 
-    /// Whether every entry below the frontier was taken.
-    pub fn is_complete(&self) -> bool {
-        self.entries >= self.frontier.entries()
-    }
-
-    /// Whether a row is below the frontier.
-    pub fn wants(&self, row: &StoredRow) -> bool {
-        u64::try_from(row.sequence).is_ok_and(|sequence| self.frontier.contains(&row.aggregate_name, sequence))
-    }
-
     /// Takes an entry and gives the messages whose turn it is.
-    pub fn take(&mut self, stored: &StoredEntry, entry: Entry) -> Result<Vec<(Place, Message)>, Error> {
+    pub fn take(
+        &mut self,
+        stored: &StoredEntry,
+        entry: Entry,
+    ) -> Result<Vec<(Place, Message)>, Error> {
         let header = stored.header();
-        self.chain.feed(header, stored.entry_hash()).map_err(|source| stored.error(source.into()))?;
+        self.chain
+            .feed(header, stored.entry_hash())
+            .map_err(|source| stored.error(source.into()))?;
         self.entries += 1;
-        let place = |index| Place { aggregate: header.aggregate.clone(), sequence: header.sequence, index };
-        let messages = entry.messages.into_iter().enumerate().map(|(index, message)| (place(index), message));
+        let place = |index| Place {
+            aggregate: header.aggregate.clone(),
+            sequence: header.sequence,
+            index,
+        };
+        let messages = entry
+            .messages
+            .into_iter()
+            .enumerate()
+            .map(|(index, message)| (place(index), message));
         let Some(group) = header.group else {
             let messages: Vec<_> = messages.collect();
-            return match messages.iter().all(|(_, message)| message.ordinal.is_none()) {
+            return match messages
+                .iter()
+                .all(|(_, message)| message.ordinal.is_none())
+            {
                 true => Ok(messages),
                 false => Err(stored.error(EntryError::Ordinals)),
             };
@@ -85,10 +98,15 @@ impl<'a> Order<'a> {
         });
         state.found += 1;
         if state.parts != parts || state.found > parts {
-            return Err(stored.error(EntryError::Group { found: state.found, expected: parts }));
+            return Err(stored.error(EntryError::Group {
+                found: state.found,
+                expected: parts,
+            }));
         }
         for (place, message) in messages {
-            let ordinal = message.ordinal.filter(|ordinal| *ordinal >= state.next_ordinal);
+            let ordinal = message
+                .ordinal
+                .filter(|ordinal| *ordinal >= state.next_ordinal);
             let repeated = match ordinal {
                 Some(ordinal) => state.waiting.insert(ordinal, (place, message)).is_some(),
                 None => true,
@@ -117,12 +135,24 @@ impl<'a> Order<'a> {
     pub fn finish(self) -> Result<(), Error> {
         for (aggregate, last) in self.frontier.iter() {
             let genesis = store::genesis(self.log, aggregate.as_str());
-            let end = self.chain.head(aggregate.as_str()).copied().unwrap_or(genesis);
-            let error = |sequence, source| Error::Entry { aggregate: aggregate.as_str().to_owned(), sequence, source };
+            let end = self
+                .chain
+                .head(aggregate.as_str())
+                .copied()
+                .unwrap_or(genesis);
+            let error = |sequence, source| Error::Entry {
+                aggregate: aggregate.as_str().to_owned(),
+                sequence,
+                source,
+            };
             if end.next_sequence != last.saturating_add(1) {
                 return Err(error(end.next_sequence, EntryError::Missing));
             }
-            if self.frontier.head(aggregate.as_str()).is_some_and(|head| head.hash != end.hash) {
+            if self
+                .frontier
+                .head(aggregate.as_str())
+                .is_some_and(|head| head.hash != end.hash)
+            {
                 return Err(error(last, EntryError::Ticket));
             }
         }
@@ -130,7 +160,10 @@ impl<'a> Order<'a> {
             return Err(Error::Entry {
                 aggregate: group.place.aggregate.as_str().to_owned(),
                 sequence: group.place.sequence,
-                source: EntryError::Group { found: group.found, expected: group.parts },
+                source: EntryError::Group {
+                    found: group.found,
+                    expected: group.parts,
+                },
             });
         }
         Ok(())

@@ -9,20 +9,79 @@ use oplog_core::TypeDef;
 use super::{AnyRow, TableName};
 use crate::backend::LogBackend;
 
+/// The parts of a table's statements that are the same for every row, in the database's own quotes.
+/// Diesel looks a statement up by its text, so the text is put together for each row; from few
+/// pieces, it costs little.
+#[derive(Debug)]
+pub(super) struct Texts {
+    /// `"table"`.
+    table: String,
+    /// `("a", "b")` and the words after it: the columns that are inserted.
+    insert: String,
+    /// `"a", "b"`: all columns of the model.
+    all: String,
+    /// The columns that are inserted.
+    inserted: Vec<usize>,
+    /// The columns of the key, with ` WHERE "a" = ` or ` AND "b" = ` before each value.
+    key: Vec<(usize, String)>,
+}
+
+impl Texts {
+    /// The texts of a table of which these columns can be written.
+    pub fn new<DB: LogBackend>(
+        table: &TableName,
+        def: &'static TypeDef,
+        inserted: Vec<usize>,
+    ) -> QueryResult<Self> {
+        let quoted: Vec<String> = def
+            .columns
+            .iter()
+            .map(|column| DB::quote(column.name))
+            .collect::<QueryResult<_>>()?;
+        let insert: Vec<&str> = inserted
+            .iter()
+            .map(|column| quoted[*column].as_str())
+            .collect();
+        let key = (0..quoted.len())
+            .filter(|column| def.columns[*column].key)
+            .enumerate();
+        Ok(Texts {
+            table: table.quote::<DB>()?,
+            insert: format!(" ({}){} VALUES ", insert.join(", "), DB::INSERT_IDENTITY),
+            all: quoted.join(", "),
+            key: key
+                .map(|(at, column)| {
+                    let word = if at == 0 { "WHERE" } else { "AND" };
+                    (column, format!(" {word} {} = ", quoted[column]))
+                })
+                .collect(),
+            inserted,
+        })
+    }
+
+    /// The columns that can be written.
+    pub fn inserted(&self) -> &[usize] {
+        &self.inserted
+    }
+}
+
 /// One statement on a table of a replay.
 pub(super) struct OnTable<'a, DB: LogBackend> {
-    pub table: &'a TableName,
+    pub texts: &'a Texts,
     pub def: &'static TypeDef,
     pub verb: Verb<'a, DB>,
 }
 
 pub(super) enum Verb<'a, DB: LogBackend> {
-    /// Inserts rows, with these columns, and returns them.
-    Insert { columns: &'a [usize], rows: &'a [Box<dyn AnyRow<DB>>] },
+    /// Inserts rows and returns them.
+    Insert { rows: &'a [Box<dyn AnyRow<DB>>] },
     /// Reads the row with the key of this one.
     Select { key: &'a dyn AnyRow<DB> },
     /// Sets these columns in the row with the key of this one, and returns it.
-    Update { columns: &'a [usize], row: &'a dyn AnyRow<DB> },
+    Update {
+        columns: &'a [usize],
+        row: &'a dyn AnyRow<DB>,
+    },
     /// Deletes the row with the key of this one, and returns it.
     Delete { key: &'a dyn AnyRow<DB> },
     /// Reads any row.
@@ -30,46 +89,35 @@ pub(super) enum Verb<'a, DB: LogBackend> {
 }
 
 impl<DB: LogBackend> OnTable<'_, DB> {
-    fn names(&self, columns: impl Iterator<Item = usize>, out: &mut AstPass<'_, '_, DB>) -> QueryResult<()> {
-        for (at, column) in columns.enumerate() {
-            if at > 0 {
-                out.push_sql(", ");
-            }
-            out.push_identifier(self.def.columns[column].name)?;
+    fn with_key<'b>(
+        &'b self,
+        row: &'b dyn AnyRow<DB>,
+        out: &mut AstPass<'_, 'b, DB>,
+    ) -> QueryResult<()> {
+        for (column, text) in &self.texts.key {
+            out.push_sql(text);
+            row.bind(*column, out.reborrow())?;
         }
         Ok(())
     }
 
-    fn all(&self, out: &mut AstPass<'_, '_, DB>) -> QueryResult<()> {
-        self.names(0..self.def.columns.len(), out)
-    }
-
-    fn with_key<'b>(&self, row: &'b dyn AnyRow<DB>, out: &mut AstPass<'_, 'b, DB>) -> QueryResult<()> {
-        let key = self.def.columns.iter().enumerate().filter(|(_, column)| column.key);
-        for (at, (index, column)) in key.enumerate() {
-            out.push_sql(if at == 0 { " WHERE " } else { " AND " });
-            out.push_identifier(column.name)?;
-            out.push_sql(" = ");
-            row.bind(index, out.reborrow())?;
-        }
-        Ok(())
+    fn returning(&self, out: &mut AstPass<'_, '_, DB>) {
+        out.push_sql(" RETURNING ");
+        out.push_sql(&self.texts.all);
     }
 }
 
 impl<DB: LogBackend> QueryFragment<DB> for OnTable<'_, DB> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        let texts = self.texts;
         match &self.verb {
-            Verb::Insert { columns, rows } => {
+            Verb::Insert { rows } => {
                 out.push_sql("INSERT INTO ");
-                self.table.push(&mut out)?;
-                out.push_sql(" (");
-                self.names(columns.iter().copied(), &mut out)?;
-                out.push_sql(")");
-                out.push_sql(DB::INSERT_IDENTITY);
-                out.push_sql(" VALUES ");
+                out.push_sql(&texts.table);
+                out.push_sql(&texts.insert);
                 for (at, row) in rows.iter().enumerate() {
                     out.push_sql(if at == 0 { "(" } else { ", (" });
-                    for (at, column) in columns.iter().enumerate() {
+                    for (at, column) in texts.inserted.iter().enumerate() {
                         if at > 0 {
                             out.push_sql(", ");
                         }
@@ -77,19 +125,19 @@ impl<DB: LogBackend> QueryFragment<DB> for OnTable<'_, DB> {
                     }
                     out.push_sql(")");
                 }
-                out.push_sql(" RETURNING ");
-                self.all(&mut out)
+                self.returning(&mut out);
+                Ok(())
             }
             Verb::Select { key } => {
                 out.push_sql("SELECT ");
-                self.all(&mut out)?;
+                out.push_sql(&texts.all);
                 out.push_sql(" FROM ");
-                self.table.push(&mut out)?;
+                out.push_sql(&texts.table);
                 self.with_key(*key, &mut out)
             }
             Verb::Update { columns, row } => {
                 out.push_sql("UPDATE ");
-                self.table.push(&mut out)?;
+                out.push_sql(&texts.table);
                 for (at, column) in columns.iter().enumerate() {
                     out.push_sql(if at == 0 { " SET " } else { ", " });
                     out.push_identifier(self.def.columns[*column].name)?;
@@ -97,19 +145,19 @@ impl<DB: LogBackend> QueryFragment<DB> for OnTable<'_, DB> {
                     row.bind(*column, out.reborrow())?;
                 }
                 self.with_key(*row, &mut out)?;
-                out.push_sql(" RETURNING ");
-                self.all(&mut out)
+                self.returning(&mut out);
+                Ok(())
             }
             Verb::Delete { key } => {
                 out.push_sql("DELETE FROM ");
-                self.table.push(&mut out)?;
+                out.push_sql(&texts.table);
                 self.with_key(*key, &mut out)?;
-                out.push_sql(" RETURNING ");
-                self.all(&mut out)
+                self.returning(&mut out);
+                Ok(())
             }
             Verb::Any => {
                 out.push_sql("SELECT 1 FROM ");
-                self.table.push(&mut out)?;
+                out.push_sql(&texts.table);
                 out.push_sql(" LIMIT 1");
                 Ok(())
             }

@@ -2,11 +2,12 @@ use std::fmt;
 
 use diesel::QueryResult;
 use diesel::backend::Backend;
-use diesel::query_builder::{AstPass, QueryBuilder, QueryFragment};
+use diesel::query_builder::{QueryBuilder, QueryFragment};
 use diesel::query_source::QuerySource;
 use diesel::result::Error as DieselError;
 
 use crate::Oplogged;
+use crate::backend::LogBackend;
 use crate::dml::FromOf;
 
 /// The name of a table, with its schema if it was declared with one.
@@ -28,7 +29,10 @@ pub struct Column {
 impl TableName {
     /// A table without a schema.
     pub fn new(name: impl Into<String>) -> Self {
-        TableName { schema: None, name: name.into() }
+        TableName {
+            schema: None,
+            name: name.into(),
+        }
     }
 
     /// Reads a name that a query builder has quoted, in back-ticks or double quotes.
@@ -63,7 +67,10 @@ impl TableName {
 
     /// The same name with a suffix, in the same schema.
     pub fn suffixed(&self, suffix: &str) -> Self {
-        TableName { schema: self.schema.clone(), name: format!("{}{suffix}", self.name) }
+        TableName {
+            schema: self.schema.clone(),
+            name: format!("{}{suffix}", self.name),
+        }
     }
 
     /// The name without the schema.
@@ -89,12 +96,13 @@ impl TableName {
         quote(&self.name)
     }
 
-    pub(crate) fn push<DB: Backend>(&self, out: &mut AstPass<'_, '_, DB>) -> QueryResult<()> {
-        if let Some(schema) = &self.schema {
-            out.push_identifier(schema)?;
-            out.push_sql(".");
-        }
-        out.push_identifier(&self.name)
+    /// The name in SQL, in the quotes of a database.
+    pub(crate) fn quote<DB: LogBackend>(&self) -> QueryResult<String> {
+        let name = DB::quote(&self.name)?;
+        Ok(match &self.schema {
+            Some(schema) => format!("{}.{name}", DB::quote(schema)?),
+            None => name,
+        })
     }
 }
 
@@ -112,6 +120,10 @@ impl fmt::Display for TableName {
 }
 
 /// The name of a model's table, as `diesel::table!` declared it.
+///
+/// # Errors
+///
+/// If the model's table is no plain table.
 pub fn table_of<M, DB>() -> QueryResult<TableName>
 where
     M: Oplogged,
@@ -119,7 +131,9 @@ where
     FromOf<M>: QueryFragment<DB>,
 {
     let mut builder = DB::QueryBuilder::default();
-    M::Table::default().from_clause().to_sql(&mut builder, &DB::default())?;
+    M::Table::default()
+        .from_clause()
+        .to_sql(&mut builder, &DB::default())?;
     let sql = builder.finish();
     TableName::parse(&sql).ok_or_else(|| {
         DieselError::QueryBuilderError(format!("{sql} is not the name of a table").into())
@@ -143,9 +157,19 @@ mod tests {
             assert_eq!((table.schema(), table.name()), (schema, name));
             assert_eq!(TableName::parse(&table.quoted()), Some(table));
         }
-        for bad in ["", "users", "\"open", "\"a\".", "\"a\"b", "\"a\".\"b\".\"c\""] {
+        for bad in [
+            "",
+            "users",
+            "\"open",
+            "\"a\".",
+            "\"a\"b",
+            "\"a\".\"b\".\"c\"",
+        ] {
             assert_eq!(TableName::parse(bad), None, "{bad}");
         }
-        assert_eq!(TableName::new("users").suffixed("_replay").quoted(), "\"users_replay\"");
+        assert_eq!(
+            TableName::new("users").suffixed("_replay").quoted(),
+            "\"users_replay\""
+        );
     }
 }
