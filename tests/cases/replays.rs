@@ -714,7 +714,8 @@ fn a_replay_ends_at_a_frontier() {
 /// What was written behind the log's back shows when the log is applied.
 #[test]
 fn a_forged_history_diverges() {
-    let behind: &[(&str, fn(&Oplog, &mut Conn), &str)] = &[
+    type Write = fn(&Oplog, &mut Conn);
+    let behind: &[(&str, Write, &str)] = &[
         (
             "a row of which the log never saw the creation is updated",
             |oplog, conn| {
