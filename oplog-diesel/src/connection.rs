@@ -155,19 +155,40 @@ pub(crate) fn in_transaction<C: LogConnection, T>(
     }
     match catch_unwind(AssertUnwindSafe(|| body(conn))) {
         Ok(Ok(value)) => {
-            AnsiTransactionManager::commit_transaction(conn).map_err(Error::store(what))?;
+            commit(conn).map_err(Error::store("committing"))?;
             Ok(value)
         }
         Ok(Err(error)) => {
-            // The cause is reported, not what happened on the way out.
-            let _ = AnsiTransactionManager::rollback_transaction(conn);
+            rollback(conn);
             Err(error)
         }
         Err(panic) => {
-            let _ = AnsiTransactionManager::rollback_transaction(conn);
+            rollback(conn);
             resume_unwind(panic)
         }
     }
+}
+
+/// Rolls back. An error of the rollback is not reported, the cause of the rollback is: a connection
+/// that can't roll back is marked as broken by Diesel, and no pool hands it out again.
+pub(crate) fn rollback<C: LogConnection>(conn: &mut C) {
+    let _ = AnsiTransactionManager::rollback_transaction(conn);
+}
+
+/// Commits. If that fails, the transaction is rolled back.
+pub(crate) fn commit<C: LogConnection>(conn: &mut C) -> QueryResult<()> {
+    let before = depth(conn);
+    let result = AnsiTransactionManager::commit_transaction(conn);
+    if result.is_err() && before.is_some() && before == depth(conn) {
+        // Diesel rolls back what it knows to be aborted, and leaves the rest to us.
+        rollback(conn);
+    }
+    result
+}
+
+fn depth<C: LogConnection>(conn: &mut C) -> Option<NonZeroU32> {
+    let status = AnsiTransactionManager::transaction_manager_status_mut(conn);
+    status.transaction_depth().ok().flatten()
 }
 
 /// Opens a top-level transaction, and waits for a database that is busy.

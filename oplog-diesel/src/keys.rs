@@ -42,9 +42,12 @@ pub(crate) fn load_or_create<C: LogConnection>(
 ) -> Result<Keyring, Error> {
     // Keys and their wraps are two tables: without a snapshot, a key that somebody creates at this
     // moment could be seen without its wrap.
-    let keyring = in_transaction(conn, C::Backend::BEGIN_SNAPSHOT, "opening a snapshot of the keys", |conn| {
-        self::keyring(conn, log, keks)
-    })?;
+    let keyring = in_transaction(
+        conn,
+        C::Backend::BEGIN_SNAPSHOT,
+        "opening a snapshot of the keys",
+        |conn| self::keyring(conn, log, keks),
+    )?;
     if let Some(keyring) = keyring {
         return Ok(keyring);
     }

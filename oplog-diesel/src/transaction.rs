@@ -7,7 +7,9 @@ use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use oplog_core::{Aggregate, Closing, Head, Metadata, QueueLimits, Receipt, Recorder, Ticket};
 
 use crate::backend::{Locked, LogBackend, Wait};
-use crate::connection::{Connect, LogConnection, Nesting, begin_patiently, nesting, pause};
+use crate::connection::{
+    Connect, LogConnection, Nesting, begin_patiently, commit, nesting, pause, rollback,
+};
 use crate::store::{self, Redemption, Row};
 use crate::tx::{Progress, Tx};
 use crate::{Error, Oplog, Retry};
@@ -269,7 +271,7 @@ impl<'o> TransactionBuilder<'o> {
                 return failed(failure);
             }
         };
-        match commit(conn, receipts) {
+        match close_with(conn, receipts) {
             Ok(receipts) => Attempt::Committed(value, receipts),
             Err(failure) => failed(failure),
         }
@@ -398,33 +400,19 @@ fn begin<C: LogConnection>(conn: &mut C, deadline: Instant) -> Result<(), Failur
     opened.map_err(stored("opening a transaction"))
 }
 
-/// Rolls back. An error of the rollback is not reported, the cause of the rollback is: a connection
-/// that can't roll back is marked as broken by Diesel, and no pool hands it out again.
-fn rollback<C: LogConnection>(conn: &mut C) {
-    let _ = AnsiTransactionManager::rollback_transaction(conn);
-}
-
-fn commit<C: LogConnection>(conn: &mut C, receipts: Vec<Receipt>) -> Result<Vec<Receipt>, Failure> {
-    let depth = depth(conn);
-    let Err(error) = AnsiTransactionManager::commit_transaction(conn) else {
-        return Ok(receipts);
-    };
-    if depth.is_some() && depth == self::depth(conn) {
-        // Diesel rolls back what it knows to be aborted, and leaves the rest to us.
-        rollback(conn);
+/// Commits, and tells what became of the transaction if that fails.
+fn close_with<C: LogConnection>(
+    conn: &mut C,
+    receipts: Vec<Receipt>,
+) -> Result<Vec<Receipt>, Failure> {
+    match commit(conn) {
+        Ok(()) => Ok(receipts),
+        Err(error) => Err(match Retry::of(&error) {
+            Some(retry) => Failure::Retry(retry),
+            None if is_lost(&error) => Error::CommitUnknown { receipts }.into(),
+            None => Error::Database(error).into(),
+        }),
     }
-    if let Some(retry) = Retry::of(&error) {
-        return Err(Failure::Retry(retry));
-    }
-    if is_lost(&error) {
-        return Err(Error::CommitUnknown { receipts }.into());
-    }
-    Err(Error::Database(error).into())
-}
-
-fn depth<C: LogConnection>(conn: &mut C) -> Option<std::num::NonZeroU32> {
-    let status = AnsiTransactionManager::transaction_manager_status_mut(conn);
-    status.transaction_depth().ok().flatten()
 }
 
 /// Whether an error of a commit leaves open what happened: the database itself did not answer.

@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use diesel::query_builder::{AsChangeset, AsQuery, IntoUpdateTarget, SelectQuery};
@@ -499,31 +499,35 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         }
     }
 
-    /// Logs what one statement did to several rows. Rows are matched by their keys. If keys were
-    /// changed, the rows under the vanished keys are deletes and those under new ones creates: the
-    /// same rows in the end, whichever row became which.
+    /// Logs what one statement did to several rows, which are matched by their keys.
+    ///
+    /// If it changed keys, nobody can tell which row became which, and a replay that moved them one
+    /// by one would run into rows that have not moved yet. Then all changed rows are deletes first
+    /// and creates afterwards: the same rows in the end.
     fn record_changes<M: Oplogged>(&mut self, before: &[M], after: &[M]) -> Result<(), Error> {
-        let mut old: HashMap<Vec<u8>, &M> =
-            before.iter().map(|row| (key_bytes(row), row)).collect();
+        let old: HashMap<Vec<u8>, &M> = before.iter().map(|row| (key_bytes(row), row)).collect();
         let matched: Vec<(Option<&M>, &M)> = after
             .iter()
-            .map(|row| (old.remove(&key_bytes(row)), row))
+            .map(|row| (old.get(&key_bytes(row)).copied(), row))
             .collect();
-        for row in before
+        if matched.iter().all(|(before, _)| before.is_some()) {
+            return matched
+                .into_iter()
+                .filter_map(|(before, after)| Some((before?, after)))
+                .try_for_each(|(before, after)| self.record_change(before, after));
+        }
+        let same = |before: &M, after: &M| Message::update(before, after).is_none();
+        let kept: HashSet<Vec<u8>> = matched
             .iter()
-            .filter(|row| old.contains_key(&key_bytes(*row)))
-        {
+            .filter(|(before, after)| before.is_some_and(|before| same(before, after)))
+            .map(|(_, after)| key_bytes(*after))
+            .collect();
+        let moved = |row: &&M| !kept.contains(&key_bytes(*row));
+        for row in before.iter().filter(moved) {
             self.record(row, &Message::delete(row))?;
         }
-        for (before, after) in &matched {
-            if let Some(before) = before {
-                self.record_change(*before, *after)?;
-            }
-        }
-        for (before, after) in matched {
-            if before.is_none() {
-                self.record(after, &Message::create(after))?;
-            }
+        for row in after.iter().filter(moved) {
+            self.record(row, &Message::create(row))?;
         }
         Ok(())
     }
@@ -534,7 +538,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
 const INSERT_ROWS_MAX: usize = 511;
 
 /// Values that the keys of one update bind at most, which leaves room for the changes.
-const KEY_BINDS_MAX: usize = 4096;
+const KEY_BINDS_MAX: usize = 16_384;
 
 /// Rows of one update statement, a power of two since the list of keys is padded to one.
 fn keys_max<M: LogRow>() -> usize {

@@ -54,7 +54,7 @@ fn anything_insertable_is_accepted() {
         let _: Account = tx.logged_insert(&NewAccount { owner: "reference" })?;
         let _: Account =
             tx.logged_insert((accounts::owner.eq("tuple"), accounts::balance.eq(-1)))?;
-        let _: Account = tx.logged_insert(&(
+        let _: Account = tx.logged_insert((
             accounts::owner.eq("reference to a tuple"),
             accounts::email.eq("e"),
         ))?;
@@ -149,9 +149,9 @@ fn none_leaves_the_column_to_its_default() {
 fn empty_and_absent_values_are_told_apart() {
     let mut f = Fixture::new();
     f.run(|tx| {
-        let _: Setting = tx.logged_insert(&setting("", "", Some(&[])))?;
-        let _: Setting = tx.logged_insert(&setting("", "null", None))?;
-        let _: Setting = tx.logged_insert(&setting("", "zeros", Some(&[0, 0])))?;
+        let _: Setting = tx.logged_insert(setting("", "", Some(&[])))?;
+        let _: Setting = tx.logged_insert(setting("", "null", None))?;
+        let _: Setting = tx.logged_insert(setting("", "zeros", Some(&[0, 0])))?;
         Ok(())
     })
     .unwrap();

@@ -94,7 +94,7 @@ fn a_test_transaction_holds_several_logged_ones() {
                 name: String::new(),
                 value: None,
             })?;
-            Ok::<_, Error>(tx.logged_update(&alice, accounts::balance.eq(1))?)
+            tx.logged_update(&alice, accounts::balance.eq(1))
         })
         .unwrap();
     let lines: Vec<_> = entries(&f.oplog, &mut conn)
@@ -159,7 +159,7 @@ fn a_pool_of_one_connection_survives_errors_and_panics() {
             let mut conn = pool.get().unwrap();
             let new = (accounts::id.eq(round + 1), accounts::owner.eq("Alice"));
             f.oplog
-                .transaction(&mut conn, |tx| Ok::<_, Error>(tx.logged_insert(new)?))
+                .transaction(&mut conn, |tx| tx.logged_insert(new))
                 .unwrap()
         };
         let panic = catch_unwind(AssertUnwindSafe(|| {

@@ -388,7 +388,7 @@ fn a_row_that_cant_be_read_back_is_not_committed() {
     let odd = |n: i64| (odds::id.eq(n), odds::odd.eq(n));
     f.run(|tx| tx.logged_insert::<Odds, _>(odd(1))).unwrap();
     f.news();
-    let tries: [fn(&mut Tx<'_, Conn>) -> Result<(), Error>; 4] = [
+    let tries: [Try; 4] = [
         |tx| {
             tx.logged_insert::<Odds, _>((odds::id.eq(2), odds::odd.eq(2)))
                 .map(drop)

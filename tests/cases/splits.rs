@@ -33,7 +33,7 @@ fn an_entry_ends_at_ten_thousand_messages() {
         .oplog
         .metadata("k", "v")
         .transaction_with_receipts(&mut f.conn, |tx| {
-            Ok::<_, Error>(tx.logged_insert_many::<Setting, _>((0..N).map(|n| setting(n, None)))?)
+            tx.logged_insert_many::<Setting, _>((0..N).map(|n| setting(n, None)))
         })
         .unwrap();
     assert_eq!(rows.len(), N);
@@ -225,9 +225,7 @@ fn an_entry_ends_at_its_bytes() {
         .collect();
     let (stored, receipts) = f
         .oplog
-        .transaction_with_receipts(&mut f.conn, |tx| {
-            Ok::<_, Error>(tx.logged_insert_many::<Setting, _>(&rows)?)
-        })
+        .transaction_with_receipts(&mut f.conn, |tx| tx.logged_insert_many::<Setting, _>(&rows))
         .unwrap();
     assert!(stored == rows);
     assert_eq!(

@@ -54,7 +54,7 @@ fn a_named_aggregate_is_written() {
             .on("settings")
             .and("settings")
             .transaction_with_receipts(&mut f.conn, |tx| {
-                let _: Setting = tx.logged_insert(&setting(&round.to_string()))?;
+                let _: Setting = tx.logged_insert(setting(&round.to_string()))?;
                 Ok::<_, Error>(())
             })
             .unwrap();
@@ -83,7 +83,7 @@ fn other_aggregates_are_written_beside_a_named_one() {
         .oplog
         .on(alice.aggregate())
         .transaction_with_receipts(&mut f.conn, |tx| {
-            let _: Setting = tx.logged_insert(&setting("a"))?;
+            let _: Setting = tx.logged_insert(setting("a"))?;
             let _: Account = tx.logged_insert(&NewAccount { owner: "Bob" })?;
             tx.logged_update(&alice, accounts::balance.eq(1))?;
             Ok::<_, Error>(())
@@ -117,7 +117,7 @@ fn a_named_aggregate_that_is_not_written_is_not_redeemed() {
         .and(bob.aggregate())
         .and("settings")
         .transaction(&mut f.conn, |tx| {
-            Ok::<_, Error>(tx.logged_update(&bob, accounts::balance.eq(1))?)
+            tx.logged_update(&bob, accounts::balance.eq(1))
         })
         .unwrap();
     let after = f.snapshot();
@@ -269,7 +269,7 @@ fn nobody_sees_a_transaction_before_it_is_committed() {
         .on(alice.aggregate())
         .transaction(&mut f.conn, |tx| {
             tx.logged_update(&alice, accounts::balance.eq(1))?;
-            let _: Setting = tx.logged_insert(&setting("a"))?;
+            let _: Setting = tx.logged_insert(setting("a"))?;
             assert_eq!(crate::fixture::snapshot(&mut other), before);
             Ok::<_, Error>(())
         })

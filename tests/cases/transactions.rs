@@ -109,12 +109,12 @@ fn each_aggregate_gets_one_entry_in_byte_order() {
     let receipts = f
         .oplog
         .transaction_with_receipts(&mut f.conn, |tx| {
-            let _: Setting = tx.logged_insert(&setting("1"))?;
+            let _: Setting = tx.logged_insert(setting("1"))?;
             for id in [9, 10] {
                 let _: Account =
                     tx.logged_insert((accounts::id.eq(id), accounts::owner.eq("o")))?;
             }
-            let _: Setting = tx.logged_insert(&setting("2"))?;
+            let _: Setting = tx.logged_insert(setting("2"))?;
             let _: Posting =
                 tx.logged_insert((postings::account_id.eq(9), postings::amount.eq(1)))?;
             Ok::<_, Error>(())
@@ -191,7 +191,7 @@ fn every_entry_carries_the_metadata() {
         .transaction(&mut f.conn, |tx| {
             tx.metadata("actor", "late")?;
             let _: Account = tx.logged_insert(&NewAccount { owner: "Alice" })?;
-            let _: Setting = tx.logged_insert(&setting(""))?;
+            let _: Setting = tx.logged_insert(setting(""))?;
             tx.metadata("rows", "2")?;
             Ok::<_, Error>(())
         })
@@ -216,7 +216,8 @@ fn metadata_that_cant_be_stored_is_refused_before_anything_is_done() {
     let mut f = Fixture::new();
     f.unchanged(|f| {
         let long = "k".repeat(256);
-        let cases: [(&str, String, fn(&MetadataError) -> bool); 6] = [
+        type Is = fn(&MetadataError) -> bool;
+        let cases: [(&str, String, Is); 6] = [
             ("_oplog.unlogged", "v".to_owned(), |e| {
                 matches!(e, MetadataError::Reserved { .. })
             }),
@@ -283,7 +284,7 @@ fn late_metadata_that_is_refused_leaves_the_transaction_usable() {
             Err(Error::Metadata(MetadataError::EmptyKey))
         ));
         tx.metadata("k", "v")?;
-        let _: Setting = tx.logged_insert(&setting("a"))?;
+        let _: Setting = tx.logged_insert(setting("a"))?;
         Ok(())
     })
     .unwrap();
@@ -301,7 +302,7 @@ fn the_largest_metadata_is_stored() {
     f.oplog
         .metadata(key.as_str(), value.as_str())
         .transaction(&mut f.conn, |tx| {
-            Ok::<_, Error>(tx.logged_insert::<Setting, _>(&setting("a"))?)
+            tx.logged_insert::<Setting, _>(&setting("a"))
         })
         .unwrap();
     assert_eq!(f.entries()[0].metadata, [(key, Some(value))]);
@@ -313,7 +314,8 @@ fn names_that_no_aggregate_can_have_are_refused_before_anything_is_done() {
     let mut f = Fixture::new();
     f.unchanged(|f| {
         let long = "x".repeat(256);
-        let cases: [(&str, fn(&AggregateError) -> bool); 4] = [
+        type Is = fn(&AggregateError) -> bool;
+        let cases: [(&str, Is); 4] = [
             (&long, |e| {
                 matches!(e, AggregateError::TooLong { len: 256, max: 255 })
             }),
@@ -434,7 +436,7 @@ fn the_closure_owns_its_error() {
             .oplog
             .transaction(&mut f.conn, |tx| {
                 tx.logged_update(&alice, accounts::balance.eq(0))?;
-                let _: Setting = tx.logged_insert(&setting("a"))?;
+                let _: Setting = tx.logged_insert(setting("a"))?;
                 tx.logged_delete(&alice)?;
                 Err::<(), _>(Mine::Broke(7))
             })

@@ -1,7 +1,6 @@
 //! The program on the first page of the documentation.
 
 use diesel::prelude::*;
-use oplog_diesel::Error;
 use oplog_diesel::prelude::*;
 use oplog_tests::models::*;
 use oplog_tests::schema::*;
@@ -17,7 +16,7 @@ fn the_program_of_the_readme_works() {
         .metadata("actor", "root")
         .transaction(&mut f.conn, |tx| {
             let alice: Account = tx.logged_insert(&NewAccount { owner: "Alice" })?;
-            Ok::<_, Error>(tx.logged_update(&alice, accounts::email.eq("alice@example.com"))?)
+            tx.logged_update(&alice, accounts::email.eq("alice@example.com"))
         })
         .unwrap();
     let now = f
@@ -26,7 +25,7 @@ fn the_program_of_the_readme_works() {
         .transaction(&mut f.conn, |tx| {
             let now: Account =
                 tx.read_one(accounts::table.find(alice.id).select(Account::as_select()))?;
-            Ok::<_, Error>(tx.logged_update(&now, accounts::balance.eq(now.balance - 5))?)
+            tx.logged_update(&now, accounts::balance.eq(now.balance - 5))
         })
         .unwrap();
     assert_eq!(

@@ -45,7 +45,8 @@ CREATE TABLE oplog_entry (
     key_id BLOB NOT NULL CHECK (length(key_id) = 16),
     txn_id BLOB CHECK (txn_id IS NULL OR length(txn_id) = 16),
     metadata BLOB NOT NULL,
-    data BLOB NOT NULL CHECK (substr(data, 1, 5) = X'4F504C0101'),
+    -- The length is asked first: of an empty blob, substr makes NULL, and a CHECK lets that pass.
+    data BLOB NOT NULL CHECK (length(data) >= 5 AND substr(data, 1, 5) = X'4F504C0101'),
     UNIQUE (aggregate_name, sequence)
 );
 

@@ -139,6 +139,16 @@ pub trait LogBackend: Backend + 'static {
     where
         C: LogConnection<Backend = Self>;
 
+    /// Makes the foreign keys of these tables deferrable until the end of the transaction: a replay
+    /// writes row by row what one statement of the application wrote at once.
+    ///
+    /// # Errors
+    ///
+    /// Those of the statements.
+    fn make_deferrable<C>(conn: &mut C, tables: &[TableName]) -> QueryResult<Deferral>
+    where
+        C: LogConnection<Backend = Self>;
+
     /// Moves the generators of a table's columns past the values that are in it.
     ///
     /// # Errors
@@ -154,6 +164,11 @@ pub trait LogBackend: Backend + 'static {
     /// How the rows of a model are written back on this database.
     fn ops(model: &Model) -> &'static dyn TableOps<Self>;
 
+    /// From now on, checks constraints later.
+    const DEFER: &'static str;
+    /// Checks what was deferred, and from now on at once. SQLite checks it at the commit.
+    const CHECK: &'static str;
+
     /// Words between the column list and the values of an insert that may set identity columns.
     const INSERT_IDENTITY: &'static str;
 }
@@ -166,6 +181,15 @@ pub trait InsertMany<'q, C, M, V>: LogBackend {
     ///
     /// Those of the statement.
     fn insert_many(conn: &mut C, values: Vec<V>) -> QueryResult<Vec<M>>;
+}
+
+/// What can be deferred in a replay.
+#[derive(Clone, Debug, Default)]
+pub struct Deferral {
+    /// Whether there is any constraint that [`LogBackend::DEFER`] has an effect on.
+    pub any: bool,
+    /// Statements that make the constraints what they were.
+    pub undo: Vec<String>,
 }
 
 /// A table and its copy.

@@ -6,7 +6,9 @@ use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel::{Insertable, QueryResult};
 use oplog_core::Head;
 
-use super::{InsertMany, Locked, LogBackend, TableCopy, Wait, malformed, read_head, values};
+use super::{
+    Deferral, InsertMany, Locked, LogBackend, TableCopy, Wait, malformed, read_head, values,
+};
 use crate::Oplogged;
 use crate::bind::RawRow;
 use crate::connection::{LogConnection, execute, load, load_one};
@@ -29,7 +31,8 @@ statements! {
     SelectColumns = "SELECT attname::text, attgenerated <> '' FROM pg_attribute WHERE attrelid = to_regclass(?) AND attnum > 0 AND NOT attisdropped ORDER BY attnum";
     SelectTriggers = "SELECT tgname::text FROM pg_trigger WHERE tgrelid = to_regclass(?) AND NOT tgisinternal AND tgenabled <> 'D' UNION ALL SELECT rulename::text FROM pg_rewrite WHERE ev_class = to_regclass(?) AND rulename <> '_RETURN' AND ev_enabled <> 'D'";
     SelectGenerators = "SELECT attname::text, pg_get_serial_sequence(?, attname) FROM pg_attribute WHERE attrelid = to_regclass(?) AND attnum > 0 AND NOT attisdropped AND attnotnull AND pg_get_serial_sequence(?, attname) IS NOT NULL";
-    SelectForeignKeys = "SELECT pg_get_constraintdef(oid), confrelid::regclass::text FROM pg_constraint WHERE contype = 'f' AND conrelid = to_regclass(?) AND confrelid = to_regclass(?) ORDER BY conname";
+    SelectDeferrable = "SELECT k.conname::text, k.condeferrable FROM pg_constraint k JOIN pg_class t ON t.oid = k.conrelid WHERE t.oid = to_regclass(?) AND (k.condeferrable OR k.contype = 'f' AND k.conparentid = 0 AND pg_has_role(t.relowner, 'USAGE')) ORDER BY k.conname";
+    SelectForeignKeys = "SELECT conname::text, pg_get_constraintdef(oid), confrelid::regclass::text FROM pg_constraint WHERE contype = 'f' AND conrelid = to_regclass(?) AND confrelid = to_regclass(?) ORDER BY conname";
 }
 
 impl LogBackend for Pg {
@@ -38,6 +41,8 @@ impl LogBackend for Pg {
     const BEGIN_ALONE: &'static str = Self::BEGIN;
     const BEGIN_SNAPSHOT: &'static str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
     const LOCKS_ROWS: bool = true;
+    const DEFER: &'static str = "SET CONSTRAINTS ALL DEFERRED";
+    const CHECK: &'static str = "SET CONSTRAINTS ALL IMMEDIATE";
     const INSERT_IDENTITY: &'static str = " OVERRIDING SYSTEM VALUE";
     const REPLAY_ROWS_MAX: usize = 128;
 
@@ -254,20 +259,53 @@ impl LogBackend for Pg {
                         Ok((
                             Self::read_text(row, 0)?.unwrap_or_default(),
                             Self::read_text(row, 1)?.unwrap_or_default(),
+                            Self::read_text(row, 2)?.unwrap_or_default(),
                         ))
                     },
                 )?;
-                for (definition, referenced) in keys {
+                for (name, definition, referenced) in keys {
                     let definition = definition.replacen(
                         &format!(" REFERENCES {referenced}("),
                         &format!(" REFERENCES {}(", other_copy.quoted()),
                         1,
                     );
-                    conn.batch_execute(&format!("ALTER TABLE {} ADD {definition}", to.quoted()))?;
+                    conn.batch_execute(&format!(
+                        "ALTER TABLE {} ADD CONSTRAINT {} {definition}",
+                        to.quoted(),
+                        Self::quote(&name)?
+                    ))?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Only for tables that belong to the user of the connection.
+    fn make_deferrable<C>(conn: &mut C, tables: &[TableName]) -> QueryResult<Deferral>
+    where
+        C: LogConnection<Backend = Self>,
+    {
+        let mut deferral = Deferral::default();
+        for table in tables {
+            let quoted = table.quoted();
+            let binds = [Bind::Text(&quoted)];
+            let keys = load(conn, Statement::<SelectDeferrable>::new(&binds), |row| {
+                Ok((
+                    Self::read_text(row, 0)?.unwrap_or_default(),
+                    Self::read_i64(row, 1)? != 0,
+                ))
+            })?;
+            deferral.any |= !keys.is_empty();
+            for (name, _) in keys.iter().filter(|(_, deferrable)| !deferrable) {
+                let alter = format!(
+                    "ALTER TABLE {quoted} ALTER CONSTRAINT {}",
+                    Self::quote(name)?
+                );
+                conn.batch_execute(&format!("{alter} DEFERRABLE INITIALLY IMMEDIATE"))?;
+                deferral.undo.push(format!("{alter} NOT DEFERRABLE"));
+            }
+        }
+        Ok(deferral)
     }
 
     fn reset_sequences<C>(conn: &mut C, table: &TableName) -> QueryResult<()>

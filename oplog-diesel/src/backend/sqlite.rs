@@ -6,10 +6,10 @@ use diesel::sqlite::Sqlite;
 use diesel::{Insertable, QueryResult};
 use oplog_core::Head;
 
-use super::{InsertMany, Locked, LogBackend, TableCopy, Wait, values};
+use super::{Deferral, InsertMany, Locked, LogBackend, TableCopy, Wait, values};
 use crate::Oplogged;
 use crate::bind::{RawRow, read};
-use crate::connection::{LogConnection, execute, load};
+use crate::connection::{LogConnection, execute, load, load_one};
 use crate::dml::{Inserted, Returning};
 use crate::model::Model;
 use crate::replay::{Column, TableName, TableOps};
@@ -21,6 +21,7 @@ statements! {
     RedeemTicket = "UPDATE oplog_ticket SET version = ?, head_hash = ?, epoch = ? WHERE name = ? AND version = ? AND head_hash = ? AND epoch = ?";
     SelectColumns = "SELECT name, hidden FROM pragma_table_xinfo(?, ?)";
     SelectTriggers = "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE UNION ALL SELECT name FROM sqlite_temp_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE";
+    SelectForeignKeys = "SELECT foreign_keys FROM pragma_foreign_keys";
     SelectSql = "SELECT type, name, sql FROM sqlite_master WHERE tbl_name = ? COLLATE NOCASE AND type IN ('table', 'index') AND sql IS NOT NULL ORDER BY type DESC, name";
 }
 
@@ -33,6 +34,8 @@ impl LogBackend for Sqlite {
     const BEGIN_ALONE: &'static str = "BEGIN EXCLUSIVE";
     const BEGIN_SNAPSHOT: &'static str = "BEGIN";
     const LOCKS_ROWS: bool = false;
+    const DEFER: &'static str = "PRAGMA defer_foreign_keys = ON";
+    const CHECK: &'static str = "PRAGMA defer_foreign_keys = OFF";
     const INSERT_IDENTITY: &'static str = "";
     // A statement of several rows is no faster here than a cached one of one row.
     const REPLAY_ROWS_MAX: usize = 1;
@@ -157,6 +160,19 @@ impl LogBackend for Sqlite {
             conn.batch_execute(&statement)?;
         }
         Ok(())
+    }
+
+    fn make_deferrable<C>(conn: &mut C, _tables: &[TableName]) -> QueryResult<Deferral>
+    where
+        C: LogConnection<Backend = Self>,
+    {
+        let checked = load_one(conn, Statement::<SelectForeignKeys>::new(&[]), |row| {
+            Self::read_i64(row, 0)
+        })?;
+        Ok(Deferral {
+            any: checked.is_some_and(|checked| checked != 0),
+            undo: Vec::new(),
+        })
     }
 
     /// SQLite keeps `AUTOINCREMENT` past explicit keys by itself.

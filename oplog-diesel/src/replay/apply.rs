@@ -6,7 +6,7 @@ use oplog_core::{Message, MessageError, Op, RowError, TypeDef};
 use super::order::Place;
 use super::statement::{OnTable, Texts, Verb};
 use super::{AnyRow, TableName, TableOps};
-use crate::backend::{LogBackend, TableCopy};
+use crate::backend::{Deferral, LogBackend, TableCopy};
 use crate::bind::UnsupportedColumn;
 use crate::connection::{LogConnection, load};
 use crate::error::reduce;
@@ -32,11 +32,21 @@ const BATCH_ROWS_MIN: usize = 4;
 pub(crate) struct Applier<'o, DB: LogBackend> {
     oplog: &'o Oplog,
     suffix: Option<String>,
+    deferral: Deferral,
+    /// The first of a run of rows that one statement wrote, for which constraints are deferred.
+    deferred: Option<Deferred>,
     tables: HashMap<&'static str, Table<DB>>,
     /// A run of creates in one table that waits to be inserted together.
     pending: Vec<(Place, Box<dyn AnyRow<DB>>)>,
     pending_type: Option<&'static str>,
     report: ReplayReport,
+}
+
+/// Where a run of rows began that one statement of the application wrote.
+struct Deferred {
+    place: Place,
+    table: String,
+    key: String,
 }
 
 /// A table that messages are applied to.
@@ -48,15 +58,28 @@ struct Table<DB: LogBackend> {
 }
 
 impl<'o, DB: LogBackend> Applier<'o, DB> {
-    fn new(oplog: &'o Oplog, suffix: Option<String>) -> Self {
-        Applier {
+    fn new<C>(
+        conn: &mut C,
+        oplog: &'o Oplog,
+        suffix: Option<String>,
+        tables: &[TableName],
+    ) -> Result<Self, Error>
+    where
+        C: LogConnection<Backend = DB>,
+    {
+        let deferral = DB::make_deferrable(conn, tables).map_err(Error::store(
+            "making the constraints of the tables deferrable",
+        ))?;
+        Ok(Applier {
             oplog,
             suffix,
+            deferral,
+            deferred: None,
             tables: HashMap::new(),
             pending: Vec::new(),
             pending_type: None,
             report: ReplayReport::default(),
-        }
+        })
     }
 
     /// Copies of the tables in the same database.
@@ -83,7 +106,8 @@ impl<'o, DB: LogBackend> Applier<'o, DB> {
         }
         let copies: Vec<TableCopy> = copies.into_values().collect();
         DB::copy_tables(conn, &copies).map_err(Error::store("copying the tables"))?;
-        Ok(Self::new(oplog, Some(suffix.to_owned())))
+        let tables: Vec<TableName> = copies.into_iter().map(|copy| copy.to).collect();
+        Self::new(conn, oplog, Some(suffix.to_owned()), &tables)
     }
 
     /// The tables themselves in another database.
@@ -91,15 +115,19 @@ impl<'o, DB: LogBackend> Applier<'o, DB> {
     where
         C: LogConnection<Backend = DB>,
     {
+        let mut tables = Vec::new();
         for model in oplog.catalog().iter() {
             let Ok(table) = DB::ops(model).table() else {
                 continue;
             };
             if !columns(conn, &table)?.is_empty() {
                 check_empty(conn, &table, model.def())?;
+                tables.push(table);
             }
         }
-        Ok(Self::new(oplog, None))
+        tables.sort_unstable();
+        tables.dedup();
+        Self::new(conn, oplog, None, &tables)
     }
 
     /// Messages applied so far.
@@ -127,6 +155,12 @@ impl<'o, DB: LogBackend> Applier<'o, DB> {
             let table = Table::open(conn, def, DB::ops(model), self.suffix.as_deref())?;
             self.tables.insert(def.type_name, table);
         }
+        let items = matches!(message.op, Op::CreateItems | Op::DeleteItems);
+        let goes_on = |run: &Deferred| items && run.place.is_of_the_transaction_of(place);
+        if !self.deferred.as_ref().is_none_or(goes_on) {
+            self.flush(conn)?;
+            self.check_deferred(conn)?;
+        }
         let creates = matches!(message.op, Op::Create | Op::CreateItems);
         if !creates
             || self.pending_type != Some(def.type_name)
@@ -137,6 +171,18 @@ impl<'o, DB: LogBackend> Applier<'o, DB> {
         let table = &self.tables[def.type_name];
         let row = table.decode(place, &message)?;
         self.report.messages += 1;
+        if items && self.deferral.any && self.deferred.is_none() {
+            self.flush(conn)?;
+            conn.batch_execute(DB::DEFER)
+                .map_err(Error::store("deferring the constraints of the tables"))?;
+            let table = &self.tables[def.type_name];
+            self.deferred = Some(Deferred {
+                place: place.clone(),
+                table: table.name.to_string(),
+                key: table.key(&*row),
+            });
+        }
+        let table = &self.tables[def.type_name];
         match message.op {
             Op::Create | Op::CreateItems => {
                 self.pending_type = Some(def.type_name);
@@ -153,6 +199,24 @@ impl<'o, DB: LogBackend> Applier<'o, DB> {
             }
         }
         Ok(())
+    }
+
+    /// Checks the constraints that were deferred for a run of rows.
+    fn check_deferred<C>(&mut self, conn: &mut C) -> Result<(), Error>
+    where
+        C: LogConnection<Backend = DB>,
+    {
+        let Some(run) = self.deferred.take() else {
+            return Ok(());
+        };
+        conn.batch_execute(DB::CHECK)
+            .map_err(|error| Error::Diverged {
+                aggregate: run.place.aggregate.as_str().to_owned(),
+                sequence: run.place.sequence,
+                table: run.table,
+                key: format!("{} and the rows after it", run.key),
+                what: divergence(&error),
+            })
     }
 
     /// Inserts the rows that wait.
@@ -187,6 +251,11 @@ impl<'o, DB: LogBackend> Applier<'o, DB> {
         C: LogConnection<Backend = DB>,
     {
         self.flush(conn)?;
+        self.check_deferred(conn)?;
+        for statement in &self.deferral.undo {
+            conn.batch_execute(statement)
+                .map_err(Error::store("making the constraints what they were"))?;
+        }
         for table in self.tables.values() {
             DB::reset_sequences(conn, &table.name)
                 .map_err(Error::store("setting the sequences of the tables"))?;
@@ -434,20 +503,22 @@ impl<DB: LogBackend> Table<DB> {
         )
     }
 
-    fn diverged(&self, place: &Place, row: &dyn AnyRow<DB>, what: Divergence) -> Error {
-        let key: Vec<String> = self
-            .def
-            .columns
-            .iter()
-            .enumerate()
+    /// The primary key of a row, for people.
+    fn key(&self, row: &dyn AnyRow<DB>) -> String {
+        let columns = self.def.columns.iter().enumerate();
+        let key: Vec<String> = columns
             .filter(|(_, column)| column.key)
             .map(|(index, column)| format!("{} = {}", column.name, row.value(index)))
             .collect();
+        key.join(", ")
+    }
+
+    fn diverged(&self, place: &Place, row: &dyn AnyRow<DB>, what: Divergence) -> Error {
         Error::Diverged {
             aggregate: place.aggregate.as_str().to_owned(),
             sequence: place.sequence,
             table: self.name.to_string(),
-            key: key.join(", "),
+            key: self.key(row),
             what,
         }
     }

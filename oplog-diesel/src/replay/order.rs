@@ -11,8 +11,20 @@ use crate::{EntryError, Error, Frontier};
 pub(crate) struct Place {
     pub aggregate: Aggregate,
     pub sequence: u64,
+    /// The transaction, if it wrote several entries.
+    pub txn_id: Option<TxnId>,
     /// Position in the entry, from 0.
     pub index: usize,
+}
+
+impl Place {
+    /// Whether one transaction wrote both messages.
+    pub fn is_of_the_transaction_of(&self, other: &Place) -> bool {
+        match (self.txn_id, other.txn_id) {
+            (Some(one), Some(other)) => one == other,
+            _ => self.aggregate == other.aggregate && self.sequence == other.sequence,
+        }
+    }
 }
 
 /// Puts the messages of entries, which come in the order of their ids, into the order in which they
@@ -71,6 +83,7 @@ impl<'a> Order<'a> {
         let place = |index| Place {
             aggregate: header.aggregate.clone(),
             sequence: header.sequence,
+            txn_id: header.group.map(|group| group.txn_id),
             index,
         };
         let messages = entry
