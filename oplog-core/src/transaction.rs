@@ -31,6 +31,8 @@ pub struct Recorder {
     queues: BTreeMap<Aggregate, Queue>,
     next_ordinal: u32,
     unsettled: u32,
+    // Whether a write statement was sent, also one that changed nothing and so is not logged.
+    wrote: bool,
 }
 
 /// A point in a transaction to which its queue can be taken back.
@@ -84,6 +86,7 @@ impl Recorder {
             queues: BTreeMap::new(),
             next_ordinal: 0,
             unsettled: 0,
+            wrote: false,
         }
     }
 
@@ -102,6 +105,7 @@ impl Recorder {
     /// poisoned.
     pub fn sending(&mut self) {
         self.unsettled += 1;
+        self.wrote = true;
     }
 
     /// What the last write statement did is recorded.
@@ -172,7 +176,7 @@ impl Recorder {
         self.unsettled = mark.unsettled;
     }
 
-    /// Ends the recording. `None` if there is nothing to log.
+    /// Ends the recording. `None` if there is nothing to log and no named ticket to compare.
     ///
     /// # Errors
     ///
@@ -183,7 +187,9 @@ impl Recorder {
             return Err(RecordError::Poisoned);
         }
         self.queues.retain(|_, queue| !queue.is_empty());
-        if self.queues.is_empty() {
+        // A write may have changed nothing because somebody else was faster: what it rested on is
+        // compared all the same.
+        if self.queues.is_empty() && (self.named.is_empty() || !self.wrote) {
             return Ok(None);
         }
         let limits = self.limits;
@@ -193,7 +199,7 @@ impl Recorder {
                 .map(|queue| queue.part_count(&limits, ordinals))
                 .sum::<usize>()
         };
-        let group = if parts(&self.queues, false) == 1 {
+        let group = if parts(&self.queues, false) <= 1 {
             None
         } else {
             let parts = parts(&self.queues, true);
