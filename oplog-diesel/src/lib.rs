@@ -203,25 +203,19 @@
 //! # Tests
 //!
 //! Inside Diesel's test transaction, a logged transaction is a savepoint: all of it happens, and
-//! nothing stays. A key of your own making keeps the test off the disk.
+//! nothing stays. Open it with `begin_test_transaction`; a `test_transaction` with a closure is one
+//! more transaction around it, and refused like any other. A key of the test's own keeps it off the
+//! disk.
 //!
 //! ```
 //! # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::{connect, Account, NewAccount};
 //! use diesel::prelude::*;
-//! use oplog_diesel::{Error, Kek, KeySource, KeySourceError, Oplog};
-//!
-//! struct TestKey;
-//!
-//! impl KeySource for TestKey {
-//!     fn keys(&self) -> Result<Vec<Kek>, KeySourceError> {
-//!         Ok(vec![Kek::generate()?])
-//!     }
-//! }
+//! use oplog_diesel::{Error, Kek, Oplog};
 //!
 //! # let mut conn = connect();
 //! conn.begin_test_transaction()?;
 //! oplog_diesel::run_migrations(&mut conn)?;
-//! let oplog = Oplog::builder().key(TestKey)
+//! let oplog = Oplog::builder().kek(Kek::generate()?)
 //! #     .only_named_models().model::<Account>()
 //!     .open(&mut conn)?;
 //!
@@ -241,7 +235,6 @@
 //! ```
 //! # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::*;
 //! # let (mut conn, oplog, alice) = open_with_alice();
-//! use oplog_diesel::core::Typed;
 //! use oplog_diesel::{Error, Op};
 //! # oplog.transaction(&mut conn, |tx| tx.logged_update(&alice, accounts::balance.eq(7)))?;
 //!

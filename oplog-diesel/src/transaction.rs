@@ -294,8 +294,8 @@ impl<'o> TransactionBuilder<'o> {
         Ok(receipts)
     }
 
-    /// Locks a ticket and appends its entries. `false` if the ticket was created by somebody else
-    /// meanwhile and must be looked at again.
+    /// Locks a ticket, compares it if it was named, and appends its entries. `false` if the ticket was
+    /// created by somebody else meanwhile and must be looked at again.
     fn redeem<C: LogConnection>(
         &self,
         conn: &mut C,
@@ -303,41 +303,8 @@ impl<'o> TransactionBuilder<'o> {
         ticket: &Ticket,
         receipts: &mut Vec<Receipt>,
     ) -> Result<bool, Failure> {
-        let name = ticket.aggregate().as_str();
-        let wait = if ticket.is_named() {
-            Wait::NotAtAll
-        } else {
-            Wait::ForIt
-        };
-        let locked =
-            C::Backend::lock_ticket(conn, name, wait).map_err(stored("locking a ticket"))?;
-        let (head, exists) = match locked {
-            Locked::Ours(head) => (head, true),
-            // A named ticket was there when its head was read, unless the head stands for a ticket that
-            // we may create: then it is held, not missing.
-            Locked::NotThere
-                if ticket.is_named()
-                    && !(ticket.expects_genesis()
-                        && self.oplog.genesis(ticket.aggregate()).is_ok()) =>
-            {
-                return Err(lost());
-            }
-            Locked::NotThere => {
-                let head = self.oplog.genesis(ticket.aggregate())?;
-                let in_one_statement =
-                    ticket.is_redeemed() && closing.parts(ticket) == 1 && !ticket.is_named();
-                if in_one_statement || !C::Backend::LOCKS_ROWS {
-                    (head, false)
-                } else {
-                    let created = C::Backend::create_ticket(conn, name, &head, wait)
-                        .map_err(stored("creating a ticket"))?;
-                    match (created, wait) {
-                        (true, _) => (head, true),
-                        (false, Wait::ForIt) => return Ok(false),
-                        (false, Wait::NotAtAll) => return Err(lost()),
-                    }
-                }
-            }
+        let Some((head, exists)) = self.lock(conn, closing, ticket)? else {
+            return Ok(false);
         };
         self.oplog.check_epoch(ticket.aggregate(), &head)?;
         if !ticket.holds(&head) {
@@ -346,6 +313,7 @@ impl<'o> TransactionBuilder<'o> {
         if !ticket.is_redeemed() {
             return Ok(true);
         }
+        let name = ticket.aggregate().as_str();
         let key = self.oplog.primary_key()?;
         let log_id = self.oplog.log_id();
         let mut entries = closing
@@ -388,6 +356,46 @@ impl<'o> TransactionBuilder<'o> {
             receipts.push(entry.receipt);
         }
         Ok(true)
+    }
+
+    /// Locks a ticket: its head, and whether there is a row of it already. A ticket that is missing
+    /// stands for an aggregate without entries; if it needs no lock before its first entry, the
+    /// statement that appends that entry creates it. `None` if somebody else created it meanwhile.
+    fn lock<C: LogConnection>(
+        &self,
+        conn: &mut C,
+        closing: &Closing,
+        ticket: &Ticket,
+    ) -> Result<Option<(Head, bool)>, Failure> {
+        let name = ticket.aggregate().as_str();
+        let wait = if ticket.is_named() {
+            Wait::NotAtAll
+        } else {
+            Wait::ForIt
+        };
+        let locked =
+            C::Backend::lock_ticket(conn, name, wait).map_err(stored("locking a ticket"))?;
+        if let Locked::Ours(head) = locked {
+            return Ok(Some((head, true)));
+        }
+        let genesis = self.oplog.genesis(ticket.aggregate());
+        if ticket.is_named() && !(ticket.expects_genesis() && genesis.is_ok()) {
+            // The ticket was there when its head was read: it is held by somebody, not missing.
+            return Err(lost());
+        }
+        let head = genesis?;
+        let in_one_statement =
+            ticket.is_redeemed() && closing.parts(ticket) == 1 && !ticket.is_named();
+        if in_one_statement || !C::Backend::LOCKS_ROWS {
+            return Ok(Some((head, false)));
+        }
+        let created = C::Backend::create_ticket(conn, name, &head, wait)
+            .map_err(stored("creating a ticket"))?;
+        match (created, wait) {
+            (true, _) => Ok(Some((head, true))),
+            (false, Wait::ForIt) => Ok(None),
+            (false, Wait::NotAtAll) => Err(lost()),
+        }
     }
 }
 
