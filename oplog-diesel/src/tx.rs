@@ -1,6 +1,8 @@
 use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
+use diesel::connection::{AnsiTransactionManager, TransactionManager};
 use diesel::query_builder::{AsChangeset, AsQuery, IntoUpdateTarget, SelectQuery};
 use diesel::query_dsl::methods::{FindDsl, LoadQuery};
 use diesel::query_source::QuerySource;
@@ -10,7 +12,7 @@ use oplog_core::{LogRow, Message, Recorder, encode_columns};
 
 use crate::backend::InsertMany;
 use crate::bind::Bindable;
-use crate::connection::LogConnection;
+use crate::connection::{LogConnection, commit, rollback};
 use crate::dml::{
     Before, ByKeys, Delete, Deleted, FilterOf, Inserted, Locking, Many, One, Returning, Update,
     Updated,
@@ -23,8 +25,9 @@ use crate::{Error, Oplogged, Retry};
 /// until the transaction is closed; then one entry for each aggregate is sealed and appended.
 ///
 /// **An error is final.** Once a write statement failed, the transaction can't be committed, even if
-/// the closure ignores the error: rows and log could differ. A call that says [`NotFound`] wrote
-/// nothing and leaves the transaction as it was.
+/// the closure ignores the error: rows and log could differ. A write that may fail is tried in a
+/// [`savepoint`](Self::savepoint). A call that says [`NotFound`] wrote nothing and leaves the
+/// transaction as it was.
 ///
 /// There is no way to the raw connection, so nothing can be written past the log.
 ///
@@ -411,6 +414,61 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         value: impl Into<String>,
     ) -> Result<(), Error> {
         Ok(self.progress.recorder.metadata().push(key, value)?)
+    }
+
+    /// Runs a closure in a savepoint. If it fails, what it wrote is taken back, rows and messages
+    /// alike, and the transaction goes on as if it had not been called: this is the way to try a
+    /// write that may fail.
+    ///
+    /// # Errors
+    ///
+    /// The closure's own error as it came, after its writes were taken back. [`Error::Store`] if the
+    /// savepoint can't be set, released or gone back to; then the transaction can't be committed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::*;
+    /// # let (mut conn, oplog, alice) = open_with_alice();
+    /// let owners: Vec<String> = oplog.transaction(&mut conn, |tx| {
+    ///     let taken = (accounts::id.eq(alice.id), accounts::owner.eq("Mallory"));
+    ///     let refused = tx.savepoint(|tx| tx.logged_insert::<Account, _>(taken));
+    ///     assert!(refused.is_err());
+    ///     tx.logged_insert::<Account, _>(NewAccount { owner: "Bob" })?;
+    ///     tx.read(accounts::table.select(accounts::owner).order(accounts::id))
+    /// })?;
+    /// assert_eq!(owners, ["Alice", "Bob"]);
+    /// # Ok::<(), oplog_diesel::Error>(())
+    /// ```
+    pub fn savepoint<T, E, F>(&mut self, body: F) -> Result<T, E>
+    where
+        E: From<Error>,
+        F: FnOnce(&mut Tx<'_, C>) -> Result<T, E>,
+    {
+        let mark = self.progress.recorder.mark();
+        // Poisoned until the database has confirmed which way the savepoint ended.
+        self.progress.recorder.sending();
+        AnsiTransactionManager::begin_transaction(self.conn)
+            .map_err(Error::store("setting a savepoint"))?;
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            body(&mut Tx::new(self.conn, self.progress))
+        }));
+        let error = match outcome {
+            Ok(Ok(value)) => {
+                commit(self.conn).map_err(Error::store("releasing a savepoint"))?;
+                self.progress.recorder.settled();
+                return Ok(value);
+            }
+            Ok(Err(error)) => error,
+            Err(panic) => {
+                rollback(self.conn);
+                resume_unwind(panic)
+            }
+        };
+        AnsiTransactionManager::rollback_transaction(self.conn)
+            .map_err(Error::store("going back to a savepoint"))?;
+        self.progress.recorder.rollback_to(mark);
+        Err(error)
     }
 
     fn delete_one<'q, M, Q>(&mut self, query: Q) -> Result<M, Error>

@@ -35,6 +35,8 @@ mod races;
 mod replays;
 #[path = "../cases/sabotage.rs"]
 mod sabotage;
+#[path = "../cases/savepoints.rs"]
+mod savepoints;
 #[path = "../cases/splits.rs"]
 mod splits;
 #[path = "../cases/tampering.rs"]
