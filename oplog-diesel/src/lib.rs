@@ -524,8 +524,8 @@
 //! Delete the children first, with [`logged_delete_where`](Tx::logged_delete_where).
 //!
 //! **Why `OuterTransaction`?** A logged transaction must be able to roll back and run again, and can't
-//! do so inside another one. Open it on a connection without a transaction. Savepoints inside are
-//! planned.
+//! do so inside another one. Open it on a connection without a transaction. Inside it,
+//! [`savepoint`](Tx::savepoint) tries a write that may fail.
 //!
 //! **Why `DuplicateName`?** Two models with one `type_name` are linked into the program. In doc tests
 //! this is because Rust joins them into one program: mark them `standalone_crate`, or register what
