@@ -110,6 +110,11 @@ pub enum Error {
         wanted: Vec<String>,
     },
 
+    /// The log has entries, but no data key at all: the key tables were emptied. No new key is made;
+    /// bring back `oplog_key` and `oplog_key_wrap` from a backup.
+    #[error("the log has entries but no data keys: restore `oplog_key` and `oplog_key_wrap`")]
+    KeysVanished,
+
     /// A stored data key can't be unwrapped: it was changed, or moved from another key's row.
     #[error("the data key {key_id} could not be unwrapped with {kek_id}")]
     KeyUnwrap {

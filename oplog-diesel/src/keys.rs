@@ -5,13 +5,14 @@ use oplog_core::{DataKey, Kek, KeyId, KeyWrapper, Keyring, WrapContext};
 
 use crate::Error;
 use crate::backend::{LogBackend, malformed};
-use crate::connection::{LogConnection, execute, in_transaction, load};
+use crate::connection::{LogConnection, execute, in_transaction, load, load_one};
 use crate::statement::{Bind, Statement, statements};
 use crate::store::LogRow;
 use crate::transaction::now_us;
 
 statements! {
     SelectKeys = "SELECT id, scope, purpose, version, state FROM oplog_key WHERE state <> 'destroyed' ORDER BY scope, purpose, version";
+    SelectEntry = "SELECT 1 FROM oplog_entry LIMIT 1";
     SelectWraps = "SELECT key_id, kek_id, wrapped FROM oplog_key_wrap ORDER BY key_id, kek_id";
     InsertKey = "INSERT INTO oplog_key (id, scope, purpose, version, state, created_us) VALUES (?, ?, ?, 1, 'primary', ?)";
     InsertWrap = "INSERT INTO oplog_key_wrap (key_id, kek_id, wrapped) VALUES (?, ?, ?)";
@@ -61,6 +62,13 @@ pub(crate) fn load_or_create<C: LogConnection>(
             C::Backend::lock_maintenance(conn).map_err(Error::store("locking the key tables"))?;
             if let Some(keyring) = self::keyring(conn, log, keks)? {
                 return Ok(keyring);
+            }
+            let entry = load_one(conn, Statement::<SelectEntry>::new(&[]), |_| Ok(()));
+            if entry
+                .map_err(Error::store("looking for entries"))?
+                .is_some()
+            {
+                return Err(Error::KeysVanished);
             }
             create(conn, log, keks)?;
             self::keyring(conn, log, keks)?.ok_or(Error::MalformedKey {

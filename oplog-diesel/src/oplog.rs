@@ -371,7 +371,7 @@ impl OplogBuilder {
     /// # Errors
     ///
     /// [`Error::KeySource`], [`Error::NotMigrated`], [`Error::NoLog`], [`Error::WrongLog`],
-    /// [`Error::KeyNotGiven`], [`Error::KeyUnwrap`], [`Error::MalformedKey`], [`Error::Catalog`],
+    /// [`Error::KeyNotGiven`], [`Error::KeysVanished`], [`Error::KeyUnwrap`], [`Error::MalformedKey`], [`Error::Catalog`],
     /// [`Error::OuterTransaction`] or [`Error::Store`].
     pub fn open<C: Connect>(self, conn: &mut C) -> Result<Oplog, Error> {
         let keks = self.keks?;
