@@ -19,6 +19,7 @@ pub struct StoredEntry {
     header: Header,
     metadata: Metadata,
     envelope: Vec<u8>,
+    entry_hash: Hash,
 }
 
 /// An entry that was opened.
@@ -220,6 +221,7 @@ impl StoredEntry {
         Ok(StoredEntry {
             header,
             metadata,
+            entry_hash: oplog_core::entry_hash(&row.data),
             envelope: row.data,
         })
     }
@@ -251,7 +253,7 @@ impl StoredEntry {
 
     /// The hash of the sealed bytes, to which the next entry of the aggregate is chained.
     pub fn entry_hash(&self) -> Hash {
-        oplog_core::entry_hash(&self.envelope)
+        self.entry_hash
     }
 
     /// What the writer could have kept as proof of the entry.

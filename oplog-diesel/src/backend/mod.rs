@@ -164,10 +164,27 @@ pub trait LogBackend: Backend + 'static {
     /// How the rows of a model are written back on this database.
     fn ops(model: &Model) -> &'static dyn TableOps<Self>;
 
+    /// Whether a transaction goes on after a statement that a constraint refused, so that constraints
+    /// need to be deferred only then.
+    const SURVIVES_REFUSAL: bool;
+
     /// From now on, checks constraints later.
-    const DEFER: &'static str;
-    /// Checks what was deferred, and from now on at once. SQLite checks it at the commit.
-    const CHECK: &'static str;
+    ///
+    /// # Errors
+    ///
+    /// Those of the statement.
+    fn defer<C>(conn: &mut C) -> QueryResult<()>
+    where
+        C: LogConnection<Backend = Self>;
+
+    /// Checks what was deferred on these tables, and from now on at once.
+    ///
+    /// # Errors
+    ///
+    /// Those of the constraints.
+    fn check_deferred<C>(conn: &mut C, tables: &[TableName]) -> QueryResult<()>
+    where
+        C: LogConnection<Backend = Self>;
 
     /// Words between the column list and the values of an insert that may set identity columns.
     const INSERT_IDENTITY: &'static str;
@@ -186,7 +203,7 @@ pub trait InsertMany<'q, C, M, V>: LogBackend {
 /// What can be deferred in a replay.
 #[derive(Clone, Debug, Default)]
 pub struct Deferral {
-    /// Whether there is any constraint that [`LogBackend::DEFER`] has an effect on.
+    /// Whether there is any constraint that [`LogBackend::defer`] has an effect on.
     pub any: bool,
     /// Statements that make the constraints what they were.
     pub undo: Vec<String>,

@@ -41,8 +41,7 @@ impl LogBackend for Pg {
     const BEGIN_ALONE: &'static str = Self::BEGIN;
     const BEGIN_SNAPSHOT: &'static str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
     const LOCKS_ROWS: bool = true;
-    const DEFER: &'static str = "SET CONSTRAINTS ALL DEFERRED";
-    const CHECK: &'static str = "SET CONSTRAINTS ALL IMMEDIATE";
+    const SURVIVES_REFUSAL: bool = false;
     const INSERT_IDENTITY: &'static str = " OVERRIDING SYSTEM VALUE";
     const REPLAY_ROWS_MAX: usize = 128;
 
@@ -278,6 +277,20 @@ impl LogBackend for Pg {
             }
         }
         Ok(())
+    }
+
+    fn defer<C>(conn: &mut C) -> QueryResult<()>
+    where
+        C: LogConnection<Backend = Self>,
+    {
+        conn.batch_execute("SET CONSTRAINTS ALL DEFERRED")
+    }
+
+    fn check_deferred<C>(conn: &mut C, _tables: &[TableName]) -> QueryResult<()>
+    where
+        C: LogConnection<Backend = Self>,
+    {
+        conn.batch_execute("SET CONSTRAINTS ALL IMMEDIATE")
     }
 
     /// Only for tables that belong to the user of the connection.

@@ -1,6 +1,6 @@
 use diesel::migration::{Migration, MigrationSource};
 use diesel::query_dsl::methods::LoadQuery;
-use diesel::result::Error as DieselError;
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel::sql_types::BigInt;
 use diesel::sqlite::Sqlite;
 use diesel::{Insertable, QueryResult};
@@ -21,6 +21,7 @@ statements! {
     RedeemTicket = "UPDATE oplog_ticket SET version = ?, head_hash = ?, epoch = ? WHERE name = ? AND version = ? AND head_hash = ? AND epoch = ?";
     SelectColumns = "SELECT name, hidden FROM pragma_table_xinfo(?, ?)";
     SelectTriggers = "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE UNION ALL SELECT name FROM sqlite_temp_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE";
+    SelectOrphan = "SELECT 1 FROM pragma_foreign_key_check(?, ?) LIMIT 1";
     SelectForeignKeys = "SELECT foreign_keys FROM pragma_foreign_keys";
     SelectSql = "SELECT type, name, sql FROM sqlite_master WHERE tbl_name = ? COLLATE NOCASE AND type IN ('table', 'index') AND sql IS NOT NULL ORDER BY type DESC, name";
 }
@@ -34,8 +35,7 @@ impl LogBackend for Sqlite {
     const BEGIN_ALONE: &'static str = "BEGIN EXCLUSIVE";
     const BEGIN_SNAPSHOT: &'static str = "BEGIN";
     const LOCKS_ROWS: bool = false;
-    const DEFER: &'static str = "PRAGMA defer_foreign_keys = ON";
-    const CHECK: &'static str = "PRAGMA defer_foreign_keys = OFF";
+    const SURVIVES_REFUSAL: bool = true;
     const INSERT_IDENTITY: &'static str = "";
     // A statement of several rows is no faster here than a cached one of one row.
     const REPLAY_ROWS_MAX: usize = 1;
@@ -158,6 +158,33 @@ impl LogBackend for Sqlite {
         conn.batch_execute("ROLLBACK TO oplog_copy; RELEASE oplog_copy")?;
         for statement in statements? {
             conn.batch_execute(&statement)?;
+        }
+        Ok(())
+    }
+
+    /// Makes SQLite prepare every statement anew, and so is nothing for every entry.
+    fn defer<C>(conn: &mut C) -> QueryResult<()>
+    where
+        C: LogConnection<Backend = Self>,
+    {
+        conn.batch_execute("PRAGMA defer_foreign_keys = ON")
+    }
+
+    /// SQLite itself checks at the commit only.
+    fn check_deferred<C>(conn: &mut C, tables: &[TableName]) -> QueryResult<()>
+    where
+        C: LogConnection<Backend = Self>,
+    {
+        conn.batch_execute("PRAGMA defer_foreign_keys = OFF")?;
+        for table in tables {
+            let schema = table.schema().unwrap_or("main");
+            let binds = [Bind::Text(table.name()), Bind::Text(schema)];
+            let orphan = load_one(conn, Statement::<SelectOrphan>::new(&binds), |_| Ok(()))?;
+            if orphan.is_some() {
+                let text = "FOREIGN KEY constraint failed".to_owned();
+                let kind = DatabaseErrorKind::ForeignKeyViolation;
+                return Err(DieselError::DatabaseError(kind, Box::new(text)));
+            }
         }
         Ok(())
     }

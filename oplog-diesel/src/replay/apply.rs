@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, HashMap};
 
-use diesel::result::Error as DieselError;
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use oplog_core::{Message, MessageError, Op, RowError, TypeDef};
 
 use super::order::Place;
@@ -32,6 +32,7 @@ const BATCH_ROWS_MIN: usize = 4;
 pub(crate) struct Applier<'o, DB: LogBackend> {
     oplog: &'o Oplog,
     suffix: Option<String>,
+    targets: Vec<TableName>,
     deferral: Deferral,
     /// The first of a run of rows that one statement wrote, for which constraints are deferred.
     deferred: Option<Deferred>,
@@ -39,6 +40,8 @@ pub(crate) struct Applier<'o, DB: LogBackend> {
     /// A run of creates in one table that waits to be inserted together.
     pending: Vec<(Place, Box<dyn AnyRow<DB>>)>,
     pending_type: Option<&'static str>,
+    /// Whether one statement of the application wrote the rows that wait.
+    pending_items: bool,
     report: ReplayReport,
 }
 
@@ -62,22 +65,24 @@ impl<'o, DB: LogBackend> Applier<'o, DB> {
         conn: &mut C,
         oplog: &'o Oplog,
         suffix: Option<String>,
-        tables: &[TableName],
+        targets: Vec<TableName>,
     ) -> Result<Self, Error>
     where
         C: LogConnection<Backend = DB>,
     {
-        let deferral = DB::make_deferrable(conn, tables).map_err(Error::store(
+        let deferral = DB::make_deferrable(conn, &targets).map_err(Error::store(
             "making the constraints of the tables deferrable",
         ))?;
         Ok(Applier {
             oplog,
             suffix,
+            targets,
             deferral,
             deferred: None,
             tables: HashMap::new(),
             pending: Vec::new(),
             pending_type: None,
+            pending_items: false,
             report: ReplayReport::default(),
         })
     }
@@ -107,7 +112,7 @@ impl<'o, DB: LogBackend> Applier<'o, DB> {
         let copies: Vec<TableCopy> = copies.into_values().collect();
         DB::copy_tables(conn, &copies).map_err(Error::store("copying the tables"))?;
         let tables: Vec<TableName> = copies.into_iter().map(|copy| copy.to).collect();
-        Self::new(conn, oplog, Some(suffix.to_owned()), &tables)
+        Self::new(conn, oplog, Some(suffix.to_owned()), tables)
     }
 
     /// The tables themselves in another database.
@@ -127,7 +132,7 @@ impl<'o, DB: LogBackend> Applier<'o, DB> {
         }
         tables.sort_unstable();
         tables.dedup();
-        Self::new(conn, oplog, None, &tables)
+        Self::new(conn, oplog, None, tables)
     }
 
     /// Messages applied so far.
@@ -171,21 +176,15 @@ impl<'o, DB: LogBackend> Applier<'o, DB> {
         let table = &self.tables[def.type_name];
         let row = table.decode(place, &message)?;
         self.report.messages += 1;
-        if items && self.deferral.any && self.deferred.is_none() {
+        if items && !DB::SURVIVES_REFUSAL && self.deferral.any && self.deferred.is_none() {
             self.flush(conn)?;
-            conn.batch_execute(DB::DEFER)
-                .map_err(Error::store("deferring the constraints of the tables"))?;
-            let table = &self.tables[def.type_name];
-            self.deferred = Some(Deferred {
-                place: place.clone(),
-                table: table.name.to_string(),
-                key: table.key(&*row),
-            });
+            self.defer(conn, place, def.type_name, &*row)?;
         }
         let table = &self.tables[def.type_name];
         match message.op {
             Op::Create | Op::CreateItems => {
                 self.pending_type = Some(def.type_name);
+                self.pending_items = items;
                 self.pending.push((place.clone(), row));
                 self.report.rows += 1;
             }
@@ -194,7 +193,10 @@ impl<'o, DB: LogBackend> Applier<'o, DB> {
                 table.update(conn, place, &*before, &*row)?;
             }
             Op::Delete | Op::DeleteItems => {
-                table.delete(conn, place, &*row)?;
+                if let Err(error) = table.delete(conn, place, &*row) {
+                    self.defer_after(conn, error, items, place, def.type_name, &*row)?;
+                    self.tables[def.type_name].delete(conn, place, &*row)?;
+                }
                 self.report.rows = self.report.rows.saturating_sub(1);
             }
         }
@@ -209,14 +211,64 @@ impl<'o, DB: LogBackend> Applier<'o, DB> {
         let Some(run) = self.deferred.take() else {
             return Ok(());
         };
-        conn.batch_execute(DB::CHECK)
-            .map_err(|error| Error::Diverged {
-                aggregate: run.place.aggregate.as_str().to_owned(),
-                sequence: run.place.sequence,
-                table: run.table,
-                key: format!("{} and the rows after it", run.key),
-                what: divergence(&error),
-            })
+        DB::check_deferred(conn, &self.targets).map_err(|error| Error::Diverged {
+            aggregate: run.place.aggregate.as_str().to_owned(),
+            sequence: run.place.sequence,
+            table: run.table,
+            key: format!("{} and the rows after it", run.key),
+            what: divergence(&error),
+        })
+    }
+
+    /// Defers the constraints for a run of rows that begins with this one.
+    fn defer<C>(
+        &mut self,
+        conn: &mut C,
+        place: &Place,
+        type_name: &'static str,
+        row: &dyn AnyRow<DB>,
+    ) -> Result<(), Error>
+    where
+        C: LogConnection<Backend = DB>,
+    {
+        DB::defer(conn).map_err(Error::store("deferring the constraints of the tables"))?;
+        let table = &self.tables[type_name];
+        self.deferred = Some(Deferred {
+            place: place.clone(),
+            table: table.name.to_string(),
+            key: table.key(row),
+        });
+        Ok(())
+    }
+
+    /// Defers the constraints if that may help after a row was refused. Otherwise gives the error
+    /// back.
+    fn defer_after<C>(
+        &mut self,
+        conn: &mut C,
+        error: Error,
+        items: bool,
+        place: &Place,
+        type_name: &'static str,
+        row: &dyn AnyRow<DB>,
+    ) -> Result<(), Error>
+    where
+        C: LogConnection<Backend = DB>,
+    {
+        let orphan = matches!(
+            error,
+            Error::Diverged {
+                what: Divergence::Refused {
+                    kind: Some(DatabaseErrorKind::ForeignKeyViolation),
+                    ..
+                },
+                ..
+            }
+        );
+        if !orphan || !items || !DB::SURVIVES_REFUSAL || self.deferred.is_some() {
+            return Err(error);
+        }
+        self.defer(conn, place, type_name, row)
     }
 
     /// Inserts the rows that wait.
@@ -227,7 +279,6 @@ impl<'o, DB: LogBackend> Applier<'o, DB> {
         let Some(type_name) = self.pending_type.take() else {
             return Ok(());
         };
-        let table = &self.tables[type_name];
         let (places, rows): (Vec<_>, Vec<_>) = self.pending.drain(..).unzip();
         let mut from = 0;
         while from < rows.len() {
@@ -239,7 +290,18 @@ impl<'o, DB: LogBackend> Applier<'o, DB> {
                 } else {
                     1 << left.ilog2()
                 };
-            table.insert(conn, &places[from..to], &rows[from..to])?;
+            let (places, rows) = (&places[from..to], &rows[from..to]);
+            if let Err(error) = self.tables[type_name].insert(conn, places, rows) {
+                self.defer_after(
+                    conn,
+                    error,
+                    self.pending_items,
+                    &places[0],
+                    type_name,
+                    &*rows[0],
+                )?;
+                self.tables[type_name].insert(conn, places, rows)?;
+            }
             from = to;
         }
         Ok(())

@@ -200,6 +200,8 @@ fn replay<T: LogConnection>(
     progress: &mut Progress<'_>,
 ) -> Result<ReplayReport, Error> {
     let mut order = Order::new(oplog.log(), frontier);
+    // Counted once: there may be as many aggregates as entries.
+    let entries_total = frontier.entries();
     let mut after = 0;
     let mut next_page = |target: &mut T| -> Result<Option<Vec<StoredRow>>, Error> {
         let mut rows = page(target, after).map_err(Error::store("reading the entries"))?;
@@ -216,7 +218,7 @@ fn replay<T: LogConnection>(
         while let Some(page) = opening.take() {
             let entries = page.join().unwrap_or_else(|panic| resume_unwind(panic));
             // The log may grow while it is read: what was asked for ends at the frontier.
-            if order.entries() + (entries.len() as u64) < frontier.entries() {
+            if order.entries() + (entries.len() as u64) < entries_total {
                 opening = next_page(target)?.map(open);
             }
             for entry in entries {
@@ -227,7 +229,7 @@ fn replay<T: LogConnection>(
                 if let Some(progress) = progress {
                     progress(&ReplayProgress {
                         entries: order.entries(),
-                        entries_total: frontier.entries(),
+                        entries_total,
                         messages: applier.messages(),
                     });
                 }
