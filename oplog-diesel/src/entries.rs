@@ -4,7 +4,6 @@ use oplog_core::{
     Aggregate, Envelope, EnvelopeLimits, Hash, Header, Keyring, Message, Metadata, QueueLimits,
     Receipt, queue,
 };
-use zeroize::Zeroizing;
 
 use crate::connection::LogConnection;
 use crate::store::{self, StoredRow};
@@ -192,31 +191,7 @@ impl StoredEntry {
 
     pub(crate) fn check(row: StoredRow) -> Result<Self, EntryError> {
         let header = Envelope::parse(&row.data, &EnvelopeLimits::default())?.into_header();
-        let group = header.group.map(|group| *group.txn_id.as_bytes());
-        let columns = [
-            (
-                "aggregate_name",
-                row.aggregate_name == header.aggregate.as_str(),
-            ),
-            (
-                "sequence",
-                u64::try_from(row.sequence) == Ok(header.sequence),
-            ),
-            ("create_time", row.create_time == header.created_us),
-            ("version", row.version == i64::from(header.schema)),
-            ("key_id", row.key_id == header.key_id.as_bytes()),
-            (
-                "txn_id",
-                row.txn_id.as_deref() == group.as_ref().map(<[u8; 16]>::as_slice),
-            ),
-            (
-                "metadata",
-                Metadata::hash_bytes(&row.metadata) == header.metadata_hash,
-            ),
-        ];
-        if let Some((column, _)) = columns.iter().find(|(_, same)| !same) {
-            return Err(EntryError::Column { column });
-        }
+        check_columns(&row, &header)?;
         let metadata = Metadata::from_bytes(&row.metadata)?;
         Ok(StoredEntry {
             header,
@@ -268,7 +243,7 @@ impl StoredEntry {
     pub(crate) fn open(&self, keyring: &Keyring) -> Result<Entry, Error> {
         let messages = self
             .messages(keyring)
-            .map_err(|source| self.error(source))?;
+            .map_err(|source| header_error(&self.header, source))?;
         Ok(Entry {
             header: self.header.clone(),
             metadata: self.metadata.clone(),
@@ -277,22 +252,8 @@ impl StoredEntry {
     }
 
     pub(crate) fn messages(&self, keyring: &Keyring) -> Result<Vec<Message>, EntryError> {
-        let bytes = self.queue(keyring)?;
-        Ok(queue::read(&bytes, &QueueLimits::default()).collect::<Result<_, _>>()?)
-    }
-
-    fn queue(&self, keyring: &Keyring) -> Result<Zeroizing<Vec<u8>>, EntryError> {
-        let key = keyring.get(&self.header.key_id)?;
-        Ok(Envelope::parse(&self.envelope, &EnvelopeLimits::default())?.open(&key)?)
-    }
-
-    /// An error about this entry.
-    pub(crate) fn error(&self, source: EntryError) -> Error {
-        Error::Entry {
-            aggregate: self.header.aggregate.as_str().to_owned(),
-            sequence: self.header.sequence,
-            source,
-        }
+        let envelope = Envelope::parse(&self.envelope, &EnvelopeLimits::default())?;
+        messages(&envelope, keyring)
     }
 }
 
@@ -310,6 +271,82 @@ pub(crate) fn entry_error((aggregate, sequence): (String, i64), source: EntryErr
     Error::Entry {
         aggregate,
         sequence: u64::try_from(sequence).unwrap_or(0),
+        source,
+    }
+}
+
+/// Compares a row's columns with the header of its envelope, and its metadata with the header's
+/// hash.
+fn check_columns(row: &StoredRow, header: &Header) -> Result<(), EntryError> {
+    let group = header.group.map(|group| *group.txn_id.as_bytes());
+    let columns = [
+        (
+            "aggregate_name",
+            row.aggregate_name == header.aggregate.as_str(),
+        ),
+        (
+            "sequence",
+            u64::try_from(row.sequence) == Ok(header.sequence),
+        ),
+        ("create_time", row.create_time == header.created_us),
+        ("version", row.version == i64::from(header.schema)),
+        ("key_id", row.key_id == header.key_id.as_bytes()),
+        (
+            "txn_id",
+            row.txn_id.as_deref() == group.as_ref().map(<[u8; 16]>::as_slice),
+        ),
+        (
+            "metadata",
+            Metadata::hash_bytes(&row.metadata) == header.metadata_hash,
+        ),
+    ];
+    if let Some((column, _)) = columns.iter().find(|(_, same)| !same) {
+        return Err(EntryError::Column { column });
+    }
+    Ok(())
+}
+
+fn messages(envelope: &Envelope<'_>, keyring: &Keyring) -> Result<Vec<Message>, EntryError> {
+    let key = keyring.get(&envelope.header().key_id)?;
+    let bytes = envelope.open(&key)?;
+    // Most entries hold one message, and a vector begins with room for four.
+    let mut messages = Vec::with_capacity(1);
+    for message in queue::read(&bytes, &QueueLimits::default()) {
+        messages.push(message?);
+    }
+    Ok(messages)
+}
+
+/// What a replay needs of an entry: its place and its messages.
+pub(crate) struct OpenedEntry {
+    pub header: Header,
+    pub entry_hash: Hash,
+    pub messages: Vec<Message>,
+}
+
+impl OpenedEntry {
+    /// Checks a row as [`StoredEntry::read`] does and opens it. The metadata is compared with its
+    /// authenticated hash, but not read.
+    pub(crate) fn read(row: &StoredRow, keyring: &Keyring) -> Result<Self, Error> {
+        let open = || {
+            let envelope = Envelope::parse(&row.data, &EnvelopeLimits::default())?;
+            check_columns(row, envelope.header())?;
+            let messages = messages(&envelope, keyring)?;
+            Ok(OpenedEntry {
+                header: envelope.into_header(),
+                entry_hash: oplog_core::entry_hash(&row.data),
+                messages,
+            })
+        };
+        open().map_err(|source| entry_error((row.aggregate_name.clone(), row.sequence), source))
+    }
+}
+
+/// An error about the entry with this header.
+pub(crate) fn header_error(header: &Header, source: EntryError) -> Error {
+    Error::Entry {
+        aggregate: header.aggregate.as_str().to_owned(),
+        sequence: header.sequence,
         source,
     }
 }

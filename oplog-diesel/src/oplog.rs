@@ -261,6 +261,10 @@ impl Oplog {
         &self.inner.log
     }
 
+    pub(crate) fn keyring(&self) -> &Keyring {
+        &self.inner.keyring
+    }
+
     pub(crate) fn retries(&self) -> Retries {
         self.inner.retries
     }

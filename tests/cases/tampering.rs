@@ -444,7 +444,7 @@ const ATTACKS: &[Attack] = &[
         },
         structure: &["account:1/1 duplicate", "account:1/2 gap"],
         contents: &["account:1/1 duplicate", "account:1/2 gap"],
-        replay: "account:1/3 gap",
+        replay: "account:1/2 gap",
     },
     Attack {
         name: "T21: a suite that would be plain text",

@@ -286,7 +286,7 @@ impl<'o, DB: LogBackend> Applier<'o, DB> {
             // Powers of two, so that a few statements serve any number of rows.
             let to = from
                 + if left < BATCH_ROWS_MIN {
-                    left
+                    1
                 } else {
                     1 << left.ilog2()
                 };
@@ -404,6 +404,7 @@ impl<DB: LogBackend> Table<DB> {
             .map_err(|source| place.row_error(source))
     }
 
+    /// Inserts rows, all of them or none.
     fn insert<C>(
         &self,
         conn: &mut C,
@@ -413,41 +414,47 @@ impl<DB: LogBackend> Table<DB> {
     where
         C: LogConnection<Backend = DB>,
     {
-        if rows.len() < BATCH_ROWS_MIN {
-            return places.iter().zip(rows).try_for_each(|(place, row)| {
-                let stored = self.run(
-                    conn,
-                    place,
-                    &**row,
-                    Verb::Insert {
-                        rows: std::slice::from_ref(row),
-                    },
-                )?;
-                self.compare(place, &**row, &stored)
-            });
+        if rows.len() == 1 {
+            return self.insert_each(conn, places, rows);
         }
-        let insert = Verb::Insert { rows };
         conn.batch_execute("SAVEPOINT oplog_rows")
             .map_err(Error::store("setting a savepoint"))?;
-        match self.load(conn, insert) {
-            Ok(stored) if stored.len() == rows.len() => {
-                conn.batch_execute("RELEASE oplog_rows")
-                    .map_err(Error::store("releasing a savepoint"))?;
-                places
-                    .iter()
-                    .zip(rows)
-                    .zip(stored)
-                    .try_for_each(|((place, row), stored)| self.compare(place, &**row, &[stored]))
-            }
+        let result = match self.load(conn, Verb::Insert { rows }) {
+            Ok(stored) if stored.len() == rows.len() => places
+                .iter()
+                .zip(rows)
+                .zip(stored)
+                .try_for_each(|((place, row), stored)| self.compare(place, &**row, &[stored])),
             // One by one, to find out which row it was.
             _ => {
                 conn.batch_execute("ROLLBACK TO oplog_rows")
                     .map_err(Error::store("going back to a savepoint"))?;
-                places.iter().zip(rows).try_for_each(|(place, row)| {
-                    self.insert(conn, std::slice::from_ref(place), std::slice::from_ref(row))
-                })
+                self.insert_each(conn, places, rows)
             }
+        };
+        if result.is_err() {
+            conn.batch_execute("ROLLBACK TO oplog_rows")
+                .map_err(Error::store("going back to a savepoint"))?;
         }
+        conn.batch_execute("RELEASE oplog_rows")
+            .map_err(Error::store("releasing a savepoint"))?;
+        result
+    }
+
+    fn insert_each<C>(
+        &self,
+        conn: &mut C,
+        places: &[Place],
+        rows: &[Box<dyn AnyRow<DB>>],
+    ) -> Result<(), Error>
+    where
+        C: LogConnection<Backend = DB>,
+    {
+        places.iter().zip(rows).try_for_each(|(place, row)| {
+            let rows = std::slice::from_ref(row);
+            let stored = self.run(conn, place, &**row, Verb::Insert { rows })?;
+            self.compare(place, &**row, &stored)
+        })
     }
 
     fn update<C>(

@@ -10,17 +10,18 @@ use std::panic::resume_unwind;
 use std::thread;
 
 use diesel::QueryResult;
+use oplog_core::Message;
 
 use crate::backend::LogBackend;
 use crate::connection::{Connect, LogConnection, in_transaction};
-use crate::entries::{Entry, StoredEntry};
+use crate::entries::OpenedEntry;
 use crate::store::{self, StoredRow};
 use crate::{Error, Frontier, Oplog, TargetError};
 
 use apply::Applier;
 pub use apply::ReplayReport;
 pub use ops::{AnyRow, Ops, TableOps};
-use order::Order;
+use order::{Order, Place};
 pub use table::{Column, TableName, table_of};
 
 /// A replay that is being described: the log's messages are applied, in order, to empty tables.
@@ -189,8 +190,8 @@ impl<C> std::fmt::Debug for Replay<'_, '_, C> {
 /// Applies the entries below a frontier. `page` reads the entries after an id, from the target's own
 /// connection or another one.
 ///
-/// Opening entries costs about as much as applying them, so the next page is opened in a second
-/// thread while this one is applied.
+/// Opening entries costs about as much as applying them, so the next page is opened and put in order
+/// in a second thread while this one is applied.
 fn replay<T: LogConnection>(
     oplog: &Oplog,
     target: &mut T,
@@ -199,62 +200,83 @@ fn replay<T: LogConnection>(
     mut applier: Applier<T::Backend>,
     progress: &mut Progress<'_>,
 ) -> Result<ReplayReport, Error> {
-    let mut order = Order::new(oplog.log(), frontier);
     // Counted once: there may be as many aggregates as entries.
     let entries_total = frontier.entries();
-    let mut after = 0;
+    // Ids are positive, but whoever owns the database may have changed one.
+    let mut after = i64::MIN;
     let mut next_page = |target: &mut T| -> Result<Option<Vec<StoredRow>>, Error> {
-        let mut rows = page(target, after).map_err(Error::store("reading the entries"))?;
-        let Some(last) = rows.last() else {
-            return Ok(None);
-        };
-        after = last.id;
-        rows.retain(|row| frontier.wants(row));
-        Ok(Some(rows))
+        let rows = page(target, after).map_err(Error::store("reading the entries"))?;
+        Ok(rows.last().map(|last| last.id).map(|last| {
+            after = last;
+            rows
+        }))
     };
-    thread::scope(|scope| {
-        let open = |rows: Vec<StoredRow>| scope.spawn(move || open_all(oplog, rows));
-        let mut opening = next_page(target)?.map(open);
-        while let Some(page) = opening.take() {
-            let entries = page.join().unwrap_or_else(|panic| resume_unwind(panic));
-            // The log may grow while it is read: what was asked for ends at the frontier.
-            if order.entries() + (entries.len() as u64) < entries_total {
-                opening = next_page(target)?.map(open);
+    let mut entries = 0;
+    let mut apply = |target: &mut T, page: OrderedPage| -> Result<(), Error> {
+        for messages in page.entries {
+            for (place, message) in messages {
+                applier.apply(target, &place, message)?;
             }
-            for entry in entries {
-                let (stored, entry) = entry?;
-                for (place, message) in order.take(&stored, entry)? {
-                    applier.apply(target, &place, message)?;
-                }
-                if let Some(progress) = progress {
-                    progress(&ReplayProgress {
-                        entries: order.entries(),
-                        entries_total,
-                        messages: applier.messages(),
-                    });
-                }
+            entries += 1;
+            if let Some(progress) = progress {
+                progress(&ReplayProgress {
+                    entries,
+                    entries_total,
+                    messages: applier.messages(),
+                });
             }
         }
-        Ok::<(), Error>(())
+        page.failed.map_or(Ok(()), Err)
+    };
+    let order = thread::scope(|scope| {
+        let mut order = Order::new(oplog.log(), frontier);
+        let mut page = OrderedPage::default();
+        // The log may grow while it is read: what was asked for ends at the frontier.
+        while order.entries() < entries_total
+            && let Some(rows) = next_page(target)?
+        {
+            let opening = scope.spawn(move || OrderedPage::open(oplog, frontier, order, rows));
+            apply(target, page)?;
+            (page, order) = opening.join().unwrap_or_else(|panic| resume_unwind(panic));
+        }
+        apply(target, page)?;
+        Ok::<_, Error>(order)
     })?;
     let entries = order.entries();
     order.finish()?;
     applier.finish(target, entries)
 }
 
-/// Checks and opens entries, up to and with the first that does not open.
-fn open_all(oplog: &Oplog, rows: Vec<StoredRow>) -> Vec<Result<(StoredEntry, Entry), Error>> {
-    let mut entries = Vec::with_capacity(rows.len());
-    for row in rows {
-        let entry = StoredEntry::read(row).and_then(|stored| {
-            let entry = oplog.open_entry(&stored)?;
-            Ok((stored, entry))
-        });
-        let failed = entry.is_err();
-        entries.push(entry);
-        if failed {
-            break;
+/// A page of entries, opened, with their messages in the order in which they are applied.
+#[derive(Default)]
+struct OrderedPage {
+    /// The messages whose turn has come with each entry.
+    entries: Vec<Vec<(Place, Message)>>,
+    /// What is wrong with the entry after these.
+    failed: Option<Error>,
+}
+
+impl OrderedPage {
+    /// Opens rows up to the first that is not intact.
+    fn open<'a>(
+        oplog: &Oplog,
+        frontier: &Frontier,
+        mut order: Order<'a>,
+        rows: Vec<StoredRow>,
+    ) -> (Self, Order<'a>) {
+        let mut page = OrderedPage {
+            entries: Vec::with_capacity(rows.len()),
+            failed: None,
+        };
+        for row in rows.iter().filter(|row| frontier.wants(row)) {
+            match OpenedEntry::read(row, oplog.keyring()).and_then(|entry| order.take(entry)) {
+                Ok(messages) => page.entries.push(messages),
+                Err(error) => {
+                    page.failed = Some(error);
+                    break;
+                }
+            }
         }
+        (page, order)
     }
-    entries
 }

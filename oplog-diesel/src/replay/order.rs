@@ -1,15 +1,17 @@
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use oplog_core::{Aggregate, ChainCheck, Message, TxnId};
 
-use crate::entries::{Entry, StoredEntry};
+use crate::entries::{OpenedEntry, header_error};
 use crate::store::{self, LogRow};
 use crate::{EntryError, Error, Frontier};
 
 /// Where a message stands in the log.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
-    pub aggregate: Aggregate,
+    // Shared by the messages of an entry.
+    pub aggregate: Arc<Aggregate>,
     pub sequence: u64,
     /// The transaction, if it wrote several entries.
     pub txn_id: Option<TxnId>,
@@ -70,24 +72,25 @@ impl<'a> Order<'a> {
     }
 
     /// Takes an entry and gives the messages whose turn it is.
-    pub fn take(
-        &mut self,
-        stored: &StoredEntry,
-        entry: Entry,
-    ) -> Result<Vec<(Place, Message)>, Error> {
-        let header = stored.header();
+    pub fn take(&mut self, entry: OpenedEntry) -> Result<Vec<(Place, Message)>, Error> {
+        let OpenedEntry {
+            header,
+            entry_hash,
+            messages,
+        } = entry;
+        let error = |source| header_error(&header, source);
         self.chain
-            .feed(header, stored.entry_hash())
-            .map_err(|source| stored.error(source.into()))?;
+            .feed(&header, entry_hash)
+            .map_err(|source| error(source.into()))?;
         self.entries += 1;
+        let aggregate: Arc<Aggregate> = Arc::new(header.aggregate.clone());
         let place = |index| Place {
-            aggregate: header.aggregate.clone(),
+            aggregate: Arc::clone(&aggregate),
             sequence: header.sequence,
             txn_id: header.group.map(|group| group.txn_id),
             index,
         };
-        let messages = entry
-            .messages
+        let messages = messages
             .into_iter()
             .enumerate()
             .map(|(index, message)| (place(index), message));
@@ -98,7 +101,7 @@ impl<'a> Order<'a> {
                 .all(|(_, message)| message.ordinal.is_none())
             {
                 true => Ok(messages),
-                false => Err(stored.error(EntryError::Ordinals)),
+                false => Err(error(EntryError::Ordinals)),
             };
         };
         let parts = usize::from(group.parts);
@@ -111,7 +114,7 @@ impl<'a> Order<'a> {
         });
         state.found += 1;
         if state.parts != parts || state.found > parts {
-            return Err(stored.error(EntryError::Group {
+            return Err(error(EntryError::Group {
                 found: state.found,
                 expected: parts,
             }));
@@ -125,7 +128,7 @@ impl<'a> Order<'a> {
                 None => true,
             };
             if repeated {
-                return Err(stored.error(EntryError::Ordinals));
+                return Err(error(EntryError::Ordinals));
             }
         }
         let mut ready = Vec::new();
@@ -137,7 +140,7 @@ impl<'a> Order<'a> {
             let gap = !state.waiting.is_empty();
             self.groups.remove(&group.txn_id);
             if gap {
-                return Err(stored.error(EntryError::Ordinals));
+                return Err(error(EntryError::Ordinals));
             }
         }
         Ok(ready)
