@@ -89,6 +89,15 @@ impl Aggregate {
         &self.0
     }
 
+    /// What the models of the aggregate declare: the name up to its first `:`.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        match self.0.split_once(':') {
+            Some((prefix, _)) => prefix,
+            None => &self.0,
+        }
+    }
+
     /// Says whether a user may write this aggregate.
     ///
     /// # Errors
@@ -204,6 +213,7 @@ mod tests {
                     }],
                     reserved: &[],
                     partial: false,
+                    lock_first: false,
                 };
 
                 fn value(&self, _column: usize) -> Value<'_> {

@@ -2,7 +2,7 @@ use std::any::TypeId;
 use std::collections::{BTreeMap, HashMap};
 
 use crate::wire::TAG_MAX;
-use crate::{LogRow, TypeDef};
+use crate::{Aggregate, LogRow, TypeDef};
 
 /// Something that stands for a model in a [`TypeCatalog`].
 pub trait Typed {
@@ -82,6 +82,20 @@ pub enum CatalogError {
         /// Path of the Rust type.
         rust_name: &'static str,
     },
+    /// Some models of an aggregate lock its ticket first and others do not, so that they would lock
+    /// in different orders and deadlock. Write `#[oplog(ticket = "lock_first")]` on all of them or
+    /// on none.
+    #[error(
+        "{lock_first} locks the tickets of `{aggregate}` first and {late} does not: all models of an aggregate must agree"
+    )]
+    TicketModes {
+        /// Name or prefix of the aggregate.
+        aggregate: &'static str,
+        /// Path of the Rust type that locks first.
+        lock_first: &'static str,
+        /// Path of the Rust type that does not.
+        late: &'static str,
+    },
     /// No model has this type name. It is not linked into the program, or was renamed.
     #[error("no model has the type name {name}")]
     UnknownName {
@@ -138,6 +152,20 @@ impl<T: Typed> TypeCatalog<T> {
                 second: def.type_name,
             });
         }
+        let disagrees = |other: &&TypeDef| {
+            other.aggregate == def.aggregate && other.lock_first != def.lock_first
+        };
+        if let Some(other) = self.iter().map(Typed::def).find(disagrees) {
+            let (lock_first, late) = match def.lock_first {
+                true => (def.rust_name, other.rust_name),
+                false => (other.rust_name, def.rust_name),
+            };
+            return Err(CatalogError::TicketModes {
+                aggregate: def.aggregate,
+                lock_first,
+                late,
+            });
+        }
         self.names.insert(type_id, def.type_name);
         self.by_name.insert(def.type_name, item);
         Ok(())
@@ -173,6 +201,15 @@ impl<T: Typed> TypeCatalog<T> {
     /// The models in byte order of their type names.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.by_name.values()
+    }
+
+    /// Whether the models of an aggregate lock its ticket before any row.
+    pub fn locks_first(&self, aggregate: &Aggregate) -> bool {
+        let prefix = aggregate.prefix();
+        self.iter()
+            .map(Typed::def)
+            .find(|def| def.aggregate == prefix)
+            .is_some_and(|def| def.lock_first)
     }
 
     /// How many models there are.
@@ -249,6 +286,7 @@ mod tests {
             columns,
             reserved: &[4],
             partial: false,
+            lock_first: false,
         }
     }
 
@@ -323,6 +361,34 @@ mod tests {
             &SAME_TYPE,
             "tests::Other has both the type names sample and other",
         );
+    }
+
+    #[test]
+    fn models_of_an_aggregate_agree_on_its_ticket() {
+        static LATE: TypeDef = def("late", TypeId::of::<Sample>, &[]);
+        static FIRST: TypeDef = TypeDef {
+            lock_first: true,
+            ..def("first", TypeId::of::<Other>, &[])
+        };
+        static ELSEWHERE: TypeDef = TypeDef {
+            aggregate: "y",
+            ..def("elsewhere", TypeId::of::<Sample>, &[])
+        };
+        let error = "tests::Other locks the tickets of `x` first and tests::Other does not: \
+                     all models of an aggregate must agree";
+        for (one, other) in [(&LATE, &FIRST), (&FIRST, &LATE)] {
+            let mut catalog = TypeCatalog::new();
+            assert_eq!(catalog.register(one), Ok(()));
+            let refused = catalog.register(other).map_err(|error| error.to_string());
+            assert_eq!(refused, Err(error.to_owned()));
+        }
+
+        let mut catalog = TypeCatalog::new();
+        assert_eq!(catalog.register(&FIRST), Ok(()));
+        assert_eq!(catalog.register(&ELSEWHERE), Ok(()));
+        let first = |name: &str| catalog.locks_first(&Aggregate::new(name));
+        assert!(first("x") && first("x:1") && first("x:a:b"));
+        assert!(!first("y") && !first("y:x") && !first("xx:1") && !first(""));
     }
 
     #[test]

@@ -74,7 +74,10 @@ pub use options::{
 pub use queue::{MESSAGES_MAX, QUEUE_LEN_MAX, Queue, QueueError, QueueLimits};
 pub use rng::RngError;
 pub use row::{EncodedRow, RowError, RowValues, encode_columns, encode_row};
-pub use transaction::{Closing, Mark, Receipt, RecordError, Recorder, SCHEMA, SealedEntry, Ticket};
+pub use transaction::{
+    Closing, Mark, Receipt, RecordError, Recorder, SCHEMA, SealedEntry, Ticket, TicketMode,
+    TransactionLimits, UNLOGGED_KEY,
+};
 pub use type_def::{ColumnDef, LogRow, TypeDef};
 pub use value::{Kind, OplogValue, Value, ValueError};
 pub use wire::WireError;

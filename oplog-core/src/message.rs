@@ -55,7 +55,7 @@ pub enum Op {
 /// #             ColumnDef { tag: 1, name: "id", kind: Kind::Sint, nullable: false, key: true },
 /// #             ColumnDef { tag: 4, name: "model", kind: Kind::Text, nullable: true, key: false },
 /// #         ],
-/// #         reserved: &[], partial: false,
+/// #         reserved: &[], partial: false, lock_first: false,
 /// #     };
 /// #     fn value(&self, column: usize) -> Value<'_> {
 /// #         match column { 0 => self.id.to_value(), 1 => self.model.to_value(), _ => panic!() }

@@ -606,6 +606,7 @@ pub(crate) mod tests {
         ],
         reserved: &[4, 11],
         partial: false,
+        lock_first: false,
     };
 
     impl LogRow for Sample {

@@ -4,31 +4,88 @@
 //! which tickets to lock and which entries to append. The synchronous and any other driver share
 //! these rules:
 //!
-//! 1. Heads of the aggregates named beforehand are read before the first statement
-//!    ([`Recorder::name`]).
+//! 1. Tickets that are locked first are locked before anything else, in byte order of their names
+//!    ([`Recorder::hold`]). Then the heads of the other aggregates named beforehand are read
+//!    ([`Recorder::name`]), and only then the first statement is sent.
 //! 2. Around every write statement stand [`Recorder::sending`] and [`Recorder::settled`]. Whatever
 //!    leaves between them, an error or a panic, leaves the transaction poisoned.
-//! 3. [`Recorder::close`] gives the tickets in byte order of their names. The driver locks them one
-//!    by one, compares the named ones ([`Ticket::holds`]), seals ([`Closing::seal`]) and redeems.
+//! 3. [`Recorder::close`] gives the tickets in byte order of their names. The driver locks those that
+//!    it does not hold yet one by one, compares the optimistic ones ([`Ticket::holds`]), seals
+//!    ([`Closing::seal`]) and redeems.
+//!
+//! Nobody waits for a ticket that is locked first while holding one that is locked late, since the
+//! models of an aggregate agree on when it is locked ([`CatalogError::TicketModes`]). So no circle
+//! of waiting transactions is made of tickets.
+//!
+//! [`CatalogError::TicketModes`]: crate::CatalogError::TicketModes
 
 use std::collections::BTreeMap;
 
+use zeroize::Zeroizing;
+
 use crate::{
     Aggregate, AggregateError, DataKey, Group, Hash, Head, KeyId, LogId, Message, Metadata,
-    NewHeader, Queue, QueueError, QueueLimits, RngError, SealError, TxnId, entry_hash, seal,
+    MetadataError, NewHeader, Queue, QueueError, QueueLimits, RngError, SealError, TxnId, TypeDef,
+    entry_hash, seal,
 };
 
 /// Schema of the payload that we write: the original's messages with their options, and our own
 /// fields. Stored in the header and in the column `version`.
 pub const SCHEMA: u16 = 2;
 
+/// Key of the metadata that tells why something was written past the log.
+pub const UNLOGGED_KEY: &str = "_oplog.unlogged";
+
+/// How much one transaction may write, before it is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TransactionLimits {
+    /// The most messages: rows that were created, changed or deleted.
+    pub messages_max: u32,
+    /// The most bytes of messages, all of which are in memory until the close.
+    pub bytes_max: usize,
+}
+
+/// 10,000,000 messages and 1 GiB.
+impl Default for TransactionLimits {
+    fn default() -> Self {
+        TransactionLimits {
+            messages_max: 10_000_000,
+            bytes_max: 1 << 30,
+        }
+    }
+}
+
+/// How a transaction protects an aggregate that it writes or rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TicketMode {
+    /// The ticket is locked at the close, when the rows have told which aggregates they belong to.
+    Late,
+    /// The head was known before the first statement and is compared at the close.
+    Optimistic {
+        /// The head that the transaction counts on.
+        head: Head,
+    },
+    /// The ticket was locked before the first statement.
+    LockFirst {
+        /// The head, which nobody can change meanwhile.
+        head: Head,
+        /// Whether there is a row of the ticket, or its first redemption creates it.
+        exists: bool,
+    },
+}
+
 /// The messages of one transaction, sorted by aggregate, until it is closed.
 #[derive(Debug)]
 pub struct Recorder {
-    limits: QueueLimits,
+    limits: TransactionLimits,
+    queue_limits: QueueLimits,
     metadata: Metadata,
-    named: BTreeMap<Aggregate, Head>,
+    named: BTreeMap<Aggregate, TicketMode>,
+    // Which entry tells of writes past the log if there is no other.
+    witness: Option<Aggregate>,
     queues: BTreeMap<Aggregate, Queue>,
+    // Of all queues.
+    bytes: usize,
     next_ordinal: u32,
     unsettled: u32,
     // Whether a write statement was sent, also one that changed nothing and so is not logged.
@@ -54,12 +111,34 @@ pub enum RecordError {
     /// The aggregate of a row can't be named.
     #[error("the aggregate of the row can't be named")]
     Aggregate(#[from] AggregateError),
-    /// More messages than one transaction can count.
-    #[error("a transaction holds at most {max} messages")]
+    /// The transaction wrote more rows than its limit allows. Write in several transactions, or
+    /// raise the limit.
+    #[error("the transaction writes more than {max} rows, which is its limit")]
     TooManyMessages {
         /// The limit.
         max: u32,
     },
+    /// The messages of the transaction take more memory than its limit allows. Write in several
+    /// transactions, or raise the limit.
+    #[error("the messages of the transaction take more than {max} bytes, which is its limit")]
+    TooManyBytes {
+        /// The limit.
+        max: usize,
+    },
+    /// The ticket of the aggregate must be locked before any row: name the aggregate beforehand.
+    #[error(
+        "the ticket of `{aggregate}` is locked first: name the aggregate with `on` before the transaction"
+    )]
+    NotLockedFirst {
+        /// The aggregate.
+        aggregate: String,
+    },
+    /// Something was written past the log and nothing was logged, so there is no entry that could
+    /// tell of it: name an aggregate beforehand.
+    #[error(
+        "nothing but unlogged writes were made: name an aggregate with `on` whose entry tells of them"
+    )]
+    NoWitness,
     /// More entries than one transaction can name.
     #[error("the transaction would need {parts} entries, more than {max}")]
     TooManyEntries {
@@ -78,12 +157,15 @@ pub enum RecordError {
 
 impl Recorder {
     /// A recorder of an empty transaction.
-    pub fn new(metadata: Metadata, limits: QueueLimits) -> Self {
+    pub fn new(metadata: Metadata, limits: TransactionLimits, queue_limits: QueueLimits) -> Self {
         Recorder {
             limits,
+            queue_limits,
             metadata,
             named: BTreeMap::new(),
+            witness: None,
             queues: BTreeMap::new(),
+            bytes: 0,
             next_ordinal: 0,
             unsettled: 0,
             wrote: false,
@@ -93,7 +175,30 @@ impl Recorder {
     /// Notes the head of an aggregate that was named beforehand, as it was read before the first
     /// statement. At the close it must be the same.
     pub fn name(&mut self, aggregate: Aggregate, head: Head) {
-        self.named.insert(aggregate, head);
+        self.named
+            .insert(aggregate, TicketMode::Optimistic { head });
+    }
+
+    /// Notes that the ticket of an aggregate was locked before the first statement, its head, and
+    /// whether there is a row of it.
+    pub fn hold(&mut self, aggregate: Aggregate, head: Head, exists: bool) {
+        self.named
+            .insert(aggregate, TicketMode::LockFirst { head, exists });
+    }
+
+    /// Chooses the aggregate whose entry tells of unlogged writes if nothing else was written.
+    pub fn witness(&mut self, aggregate: Aggregate) {
+        self.witness = Some(aggregate);
+    }
+
+    /// Notes that something is about to be written past the log. Every entry of the transaction
+    /// will tell so.
+    ///
+    /// # Errors
+    ///
+    /// [`MetadataError`] if the reason can't be stored.
+    pub fn unlogged(&mut self, reason: &str) -> Result<(), MetadataError> {
+        self.metadata.push_reserved(UNLOGGED_KEY, reason)
     }
 
     /// The metadata that every entry of the transaction will carry.
@@ -106,6 +211,12 @@ impl Recorder {
     pub fn sending(&mut self) {
         self.unsettled += 1;
         self.wrote = true;
+    }
+
+    /// The connection is about to be lent for reading. Until [`settled`](Self::settled) the
+    /// transaction is poisoned.
+    pub fn lending(&mut self) {
+        self.unsettled += 1;
     }
 
     /// What the last write statement did is recorded.
@@ -123,26 +234,51 @@ impl Recorder {
         self.queues.values().all(Queue::is_empty)
     }
 
-    /// Appends what a statement did to one row of an aggregate.
+    /// Appends what a statement did to one row of a model in an aggregate.
     ///
     /// # Errors
     ///
     /// [`RecordError`] if the message is too long for an entry, the aggregate has no valid name or
-    /// there are too many messages.
-    pub fn record(&mut self, aggregate: Aggregate, message: &Message) -> Result<(), RecordError> {
+    /// should have been locked first, or the transaction exceeds its limits.
+    pub fn record(
+        &mut self,
+        def: &TypeDef,
+        aggregate: Aggregate,
+        message: &Message,
+    ) -> Result<(), RecordError> {
+        let max = self.limits.messages_max;
         let ordinal = self.next_ordinal;
-        let next = ordinal
-            .checked_add(1)
-            .ok_or(RecordError::TooManyMessages { max: u32::MAX })?;
-        if let Some(queue) = self.queues.get_mut(&aggregate) {
+        if ordinal >= max {
+            return Err(RecordError::TooManyMessages { max });
+        }
+        if def.lock_first
+            && !matches!(
+                self.named.get(&aggregate),
+                Some(TicketMode::LockFirst { .. })
+            )
+        {
+            return Err(RecordError::NotLockedFirst {
+                aggregate: aggregate.as_str().to_owned(),
+            });
+        }
+        let added = if let Some(queue) = self.queues.get_mut(&aggregate) {
+            let before = queue.byte_len();
             queue.push_with_ordinal(message, ordinal)?;
+            queue.byte_len() - before
         } else {
             aggregate.check()?;
             let mut queue = Queue::new();
             queue.push_with_ordinal(message, ordinal)?;
+            let added = queue.byte_len();
             self.queues.insert(aggregate, queue);
+            added
+        };
+        self.next_ordinal = ordinal + 1;
+        self.bytes += added;
+        let max = self.limits.bytes_max;
+        if self.bytes > max {
+            return Err(RecordError::TooManyBytes { max });
         }
-        self.next_ordinal = next;
         Ok(())
     }
 
@@ -171,38 +307,44 @@ impl Recorder {
                 }
                 None => false,
             });
+        self.bytes = self.queues.values().map(Queue::byte_len).sum();
         self.metadata = mark.metadata;
         self.next_ordinal = mark.next_ordinal;
         self.unsettled = mark.unsettled;
     }
 
-    /// Ends the recording. `None` if there is nothing to log and no named ticket to compare.
+    /// Ends the recording. `None` if there is nothing to log and no optimistic ticket to compare.
     ///
     /// # Errors
     ///
-    /// [`RecordError::Poisoned`] if a write failed, [`RecordError::TooManyEntries`], or
-    /// [`RecordError::Rng`] if a transaction of several entries got no id.
+    /// [`RecordError::Poisoned`] if a write failed, [`RecordError::TooManyEntries`],
+    /// [`RecordError::NoWitness`], or [`RecordError::Rng`] if a transaction of several entries got
+    /// no id.
     pub fn close(mut self) -> Result<Option<Closing>, RecordError> {
         if self.is_poisoned() {
             return Err(RecordError::Poisoned);
         }
         self.queues.retain(|_, queue| !queue.is_empty());
+        if self.queues.is_empty() && self.metadata.get(UNLOGGED_KEY).next().is_some() {
+            let witness = self.witness.take().ok_or(RecordError::NoWitness)?;
+            self.queues.insert(witness, Queue::new());
+        }
+        let compares = |mode: &TicketMode| matches!(mode, TicketMode::Optimistic { .. });
         // A write may have changed nothing because somebody else was faster: what it rested on is
         // compared all the same.
-        if self.queues.is_empty() && (self.named.is_empty() || !self.wrote) {
+        if self.queues.is_empty() && !(self.wrote && self.named.values().any(compares)) {
             return Ok(None);
         }
-        let limits = self.limits;
-        let parts = |queues: &BTreeMap<Aggregate, Queue>, ordinals| {
+        let parts = |numbered| {
+            let queues = self.queues.values();
             queues
-                .values()
-                .map(|queue| queue.part_count(&limits, ordinals))
+                .map(|queue| part_count(queue, &self.queue_limits, numbered))
                 .sum::<usize>()
         };
-        let group = if parts(&self.queues, false) <= 1 {
+        let group = if parts(false) <= 1 {
             None
         } else {
-            let parts = parts(&self.queues, true);
+            let parts = parts(true);
             let max = u16::MAX;
             let parts =
                 u16::try_from(parts).map_err(|_| RecordError::TooManyEntries { parts, max })?;
@@ -211,39 +353,36 @@ impl Recorder {
                 parts,
             })
         };
-        let mut tickets: BTreeMap<Aggregate, Ticket> = self
+        let mut tickets: BTreeMap<Aggregate, (TicketMode, Option<Queue>)> = self
             .named
             .into_iter()
-            .map(|(aggregate, head)| {
-                (
-                    aggregate.clone(),
-                    Ticket {
-                        aggregate,
-                        expected: Some(head),
-                        queue: Queue::new(),
-                    },
-                )
-            })
+            .map(|(aggregate, mode)| (aggregate, (mode, None)))
             .collect();
         for (aggregate, queue) in self.queues {
-            tickets
-                .entry(aggregate.clone())
-                .or_insert_with(|| Ticket {
-                    aggregate,
-                    expected: None,
-                    queue: Queue::new(),
-                })
-                .queue = queue;
+            let late = || (TicketMode::Late, None);
+            tickets.entry(aggregate).or_insert_with(late).1 = Some(queue);
         }
         let metadata = self.metadata.to_bytes();
         Ok(Some(Closing {
-            limits,
+            limits: self.queue_limits,
             metadata_hash: Metadata::hash_bytes(&metadata),
             metadata,
             group,
-            tickets: tickets.into_values().collect(),
+            tickets: tickets
+                .into_iter()
+                .map(|(aggregate, (mode, queue))| Ticket {
+                    aggregate,
+                    mode,
+                    queue,
+                })
+                .collect(),
         }))
     }
+}
+
+/// Entries that a queue takes. Without messages it is one entry, which only tells of unlogged writes.
+fn part_count(queue: &Queue, limits: &QueueLimits, numbered: bool) -> usize {
+    queue.part_count(limits, numbered).max(1)
 }
 
 /// A transaction whose tickets are to be locked, compared and redeemed.
@@ -260,8 +399,8 @@ pub struct Closing {
 #[derive(Debug)]
 pub struct Ticket {
     aggregate: Aggregate,
-    expected: Option<Head>,
-    queue: Queue,
+    mode: TicketMode,
+    queue: Option<Queue>,
 }
 
 /// One entry as it will be stored.
@@ -316,9 +455,14 @@ impl Closing {
         head: Head,
     ) -> impl Iterator<Item = Result<SealedEntry, SealError>> + 'c {
         let mut head = head;
-        ticket
-            .queue
-            .parts(&self.limits, self.group.is_some())
+        let numbered = self.group.is_some();
+        let queue = ticket.queue.as_ref();
+        let parts = queue.map(|queue| queue.parts(&self.limits, numbered));
+        let without_messages = queue.filter(|queue| queue.is_empty());
+        parts
+            .into_iter()
+            .flatten()
+            .chain(without_messages.map(|_| Zeroizing::default()))
             .map(move |part| {
                 let header = NewHeader {
                     log_id: *log_id,
@@ -350,7 +494,9 @@ impl Closing {
 
     /// How many entries a ticket will need.
     pub fn parts(&self, ticket: &Ticket) -> usize {
-        ticket.queue.part_count(&self.limits, self.group.is_some())
+        let numbered = self.group.is_some();
+        let queue = ticket.queue.as_ref();
+        queue.map_or(0, |queue| part_count(queue, &self.limits, numbered))
     }
 }
 
@@ -360,28 +506,22 @@ impl Ticket {
         &self.aggregate
     }
 
-    /// Whether the aggregate was named beforehand, so that its head must not have moved.
-    pub fn is_named(&self) -> bool {
-        self.expected.is_some()
+    /// How the aggregate is protected.
+    pub fn mode(&self) -> &TicketMode {
+        &self.mode
     }
 
-    /// Whether entries were written under it. A ticket that was only named is locked and compared,
+    /// Whether entries are written under it. A ticket that was only named is locked and compared,
     /// so that a decision which rests on the aggregate holds, but it is not redeemed.
     pub fn is_redeemed(&self) -> bool {
-        !self.queue.is_empty()
+        self.queue.is_some()
     }
 
     /// Whether a head that was read under the lock is the one this transaction counted on.
     pub fn holds(&self, current: &Head) -> bool {
-        self.expected
-            .as_ref()
-            .is_none_or(|expected| expected == current)
-    }
-
-    /// Whether the named head was that of an aggregate without entries.
-    pub fn expects_genesis(&self) -> bool {
-        self.expected
-            .as_ref()
-            .is_some_and(|head| head.next_sequence == 1)
+        match &self.mode {
+            TicketMode::Late => true,
+            TicketMode::Optimistic { head } | TicketMode::LockFirst { head, .. } => head == current,
+        }
     }
 }

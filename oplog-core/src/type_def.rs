@@ -24,6 +24,8 @@ pub struct TypeDef {
     pub reserved: &'static [u32],
     /// The model does not hold every column of its table.
     pub partial: bool,
+    /// Whoever writes the aggregate locks its ticket before any row.
+    pub lock_first: bool,
 }
 
 /// One logged column of a model.

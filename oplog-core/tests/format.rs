@@ -32,6 +32,7 @@ impl LogRow for Account {
         ],
         reserved: &[],
         partial: false,
+        lock_first: false,
     };
 
     fn value(&self, column: usize) -> Value<'_> {

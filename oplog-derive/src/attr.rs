@@ -6,8 +6,8 @@ use syn::{Attribute, Ident, LitStr, Member, Meta, Path};
 
 use crate::errors::Errors;
 use crate::grammar::{
-    ColumnName, DefaultValue, Tag, column_name, crate_path, default_value, equals, flag, idents,
-    member, string, tag, tags,
+    ColumnName, DefaultValue, Tag, choice, column_name, crate_path, default_value, equals, flag,
+    idents, member, string, tag, tags,
 };
 use crate::keys::{
     ON_FIELD, ON_INNER, ON_MODEL, ON_VALUE, ON_VARIANT, Slot, each_diesel_key, each_oplog_key, fill,
@@ -20,6 +20,7 @@ pub struct ModelAttrs {
     pub root: Slot<Member>,
     pub reserved: Slot<Vec<Tag>>,
     pub partial: Slot<()>,
+    pub ticket: Slot<LitStr>,
     pub unlogged_columns: Slot<Vec<Ident>>,
     pub krate: Slot<Path>,
     /// Diesel's `table_name`.
@@ -56,6 +57,7 @@ impl ModelAttrs {
             root: Slot::Absent,
             reserved: Slot::Absent,
             partial: Slot::Absent,
+            ticket: Slot::Absent,
             unlogged_columns: Slot::Absent,
             krate: Slot::Absent,
             table_name: Slot::Absent,
@@ -86,6 +88,10 @@ impl ModelAttrs {
                 }
                 "root" => fill(&mut self.root, key, member(key, input), errors),
                 "reserved" => fill(&mut self.reserved, key, tags(key, input), errors),
+                "ticket" => {
+                    let value = choice(key, input, &["lock_first"]);
+                    fill(&mut self.ticket, key, value, errors);
+                }
                 "partial" => fill(&mut self.partial, key, flag(key, input), errors),
                 "unlogged_columns" => {
                     let value = idents(key, input, "unlogged_columns(updated_at, search)");

@@ -61,6 +61,7 @@ pub fn fallback(model: &Model) -> TokenStream {
                     columns: &[],
                     reserved: &[],
                     partial: true,
+                    lock_first: false,
                 };
                 fn value(
                     &self,
@@ -106,6 +107,7 @@ fn log_row(model: &Model) -> TokenStream {
         .iter()
         .map(|tag| Literal::u64_unsuffixed(tag.number & u64::from(u32::MAX)));
     let partial = model.partial;
+    let lock_first = model.lock_first;
 
     let values = model.fields.iter().enumerate().map(|(i, field)| {
         let i = Literal::usize_unsuffixed(i);
@@ -140,6 +142,7 @@ fn log_row(model: &Model) -> TokenStream {
                 columns: &[#(#columns,)*],
                 reserved: &[#(#reserved),*],
                 partial: #partial,
+                lock_first: #lock_first,
             };
             fn value(&self, __column: ::core::primitive::usize) -> #krate::__private::Value<'_> {
                 match __column {

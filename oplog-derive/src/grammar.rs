@@ -6,7 +6,7 @@ use syn::parse::discouraged::Speculative;
 use syn::parse::{ParseStream, Parser};
 use syn::{Expr, Ident, Lit, LitStr, Member, Path, Token};
 
-use crate::errors::error;
+use crate::errors::{error, nearest};
 use crate::keys::Key;
 
 /// A tag as written. Whether it can be used is for `check.rs` to say.
@@ -60,6 +60,23 @@ pub fn string(key: &Key, input: ParseStream, form: &str) -> syn::Result<LitStr> 
     }
     ends(input, form)?;
     Ok(text)
+}
+
+/// `key = "word"`, where the word is one of a few.
+pub fn choice(key: &Key, input: ParseStream, words: &[&str]) -> syn::Result<LitStr> {
+    let form = format!("{} = \"{}\"", key.name, words.first().unwrap_or(&""));
+    let text = string(key, input, &form)?;
+    let value = text.value();
+    if words.contains(&value.as_str()) {
+        return Ok(text);
+    }
+    let problem = format!("`{}` can't be \"{value}\"", key.name);
+    let accepted = format!("it accepts `\"{}\"`", words.join("\"`, `\""));
+    let help = match nearest(&value, words) {
+        Some(meant) => format!("did you mean `\"{meant}\"`? {accepted}"),
+        None => accepted,
+    };
+    Err(error(text.span(), problem, help))
 }
 
 /// `root = field`

@@ -55,6 +55,7 @@ const MODEL_KEYS: &[&str] = &[
     "type_name",
     "aggregate",
     "root",
+    "ticket",
     "reserved",
     "partial",
     "unlogged_columns",

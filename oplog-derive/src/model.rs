@@ -21,6 +21,8 @@ pub struct Model<'a> {
     pub root: Slot<Member>,
     pub reserved: Vec<Tag>,
     pub partial: bool,
+    /// `ticket = "lock_first"`, the only value that is accepted.
+    pub lock_first: bool,
     pub unlogged_columns: Vec<Column>,
     pub table: Path,
     /// The table was written, not derived from the struct's name.
@@ -116,6 +118,7 @@ impl<'a> Model<'a> {
             root: attrs.root,
             reserved,
             partial: !attrs.partial.is_absent(),
+            lock_first: attrs.ticket.given().is_some(),
             unlogged_columns,
             table,
             table_is_written,

@@ -64,6 +64,7 @@ fn every_key() {
             type_name = "member",
             aggregate = "team",
             root = 0,
+            ticket = "lock_first",
             reserved(2, 4),
             unlogged_columns(updated_at, r#match),
             crate = "crate::log",
@@ -158,7 +159,7 @@ fn all_mistakes_at_once() {
         },
         &[
             "unknown key `typename`\nhelp: did you mean `type_name`? a model accepts `type_name`, \
-             `aggregate`, `root`, `reserved`, `partial`, `unlogged_columns`, `crate`",
+             `aggregate`, `root`, `ticket`, `reserved`, `partial`, `unlogged_columns`, `crate`",
             "`partial` takes no value\nhelp: write `partial` alone, or leave it out",
             "`tag` does not belong on a model\nhelp: move it to the field that it describes",
             "duplicate key `tag`\nhelp: write it once",
@@ -197,7 +198,7 @@ fn a_misspelled_key_gives_way_to_the_real_one() {
         },
         &[
             "unknown key `typename`\nhelp: did you mean `type_name`? a model accepts `type_name`, \
-             `aggregate`, `root`, `reserved`, `partial`, `unlogged_columns`, `crate`",
+             `aggregate`, `root`, `ticket`, `reserved`, `partial`, `unlogged_columns`, `crate`",
             "unknown key `tga`\nhelp: did you mean `tag`? a field accepts `tag`, `default`",
         ],
     );
@@ -260,7 +261,7 @@ fn the_next_free_tag_skips_protobufs_own() {
 fn wrong_values() {
     check(
         quote! {
-            #[oplog(type_name, aggregate = 5, root = "id", reserved = 4, unlogged_columns(), crate = "log")]
+            #[oplog(type_name, aggregate = 5, root = "id", ticket = lock_first, reserved = 4, unlogged_columns(), crate = "log")]
             struct A { #[oplog(tag = 1, default = )] id: i64 }
         },
         &[
@@ -268,6 +269,8 @@ fn wrong_values() {
             "`aggregate` needs a text in double quotes\nhelp: the correct form is \
              `aggregate = \"account\"`",
             "`root` needs the name of a field\nhelp: write it without quotes: `root = id`",
+            "`ticket` needs a text in double quotes\nhelp: the correct form is \
+             `ticket = \"lock_first\"`",
             "`reserved` needs a list in parentheses\nhelp: the correct form is `reserved(4, 7)`",
             "`unlogged_columns` lists nothing\nhelp: remove it, or write \
              `unlogged_columns(updated_at, search)`",
@@ -290,6 +293,7 @@ fn nothing_panics() {
         quote!(#[oplog(tag == 5)]),
         quote!(#[oplog(tag = 5 6)]),
         quote!(#[oplog(type_name = "a" "b", aggregate = "")]),
+        quote!(#[oplog(ticket = "late", ticket)]),
         quote!(#[oplog(root = , root = 5)]),
         quote!(#[oplog(reserved(0, 4, 4), reserved(-1))]),
         quote!(#[oplog(reserved(a), unlogged_columns(5))]),

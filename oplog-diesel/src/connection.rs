@@ -143,6 +143,7 @@ pub(crate) fn in_transaction<C: LogConnection, T>(
     what: &'static str,
     body: impl FnOnce(&mut C) -> Result<T, Error>,
 ) -> Result<T, Error> {
+    let outside = depth(conn);
     match nesting(conn).map_err(Error::store("looking at the connection"))? {
         Nesting::None => {
             let deadline = Instant::now() + Duration::from_secs(10);
@@ -159,36 +160,50 @@ pub(crate) fn in_transaction<C: LogConnection, T>(
             Ok(value)
         }
         Ok(Err(error)) => {
-            rollback(conn);
+            rollback(conn, outside);
             Err(error)
         }
         Err(panic) => {
-            rollback(conn);
+            rollback(conn, outside);
             resume_unwind(panic)
         }
     }
 }
 
-/// Rolls back. An error of the rollback is not reported, the cause of the rollback is: a connection
-/// that can't roll back is marked as broken by Diesel, and no pool hands it out again.
-pub(crate) fn rollback<C: LogConnection>(conn: &mut C) {
-    let _ = AnsiTransactionManager::rollback_transaction(conn);
+/// Rolls back whatever was opened since the connection was this deep in transactions, which is more
+/// than one level after a panic in a closure that the connection was lent to.
+///
+/// An error of the rollback is not reported, the cause of the rollback is: a connection that can't
+/// roll back is marked as broken by Diesel, and no pool hands it out again.
+pub(crate) fn rollback<C: LogConnection>(conn: &mut C, outside: u32) {
+    let mut inside = depth(conn);
+    while inside > outside {
+        // Of a savepoint that is gone, Diesel remembers that the transaction around it must go, too.
+        let _ = AnsiTransactionManager::rollback_transaction(conn);
+        let before = inside;
+        inside = depth(conn);
+        if inside >= before {
+            return;
+        }
+    }
 }
 
 /// Commits. If that fails, the transaction is rolled back.
 pub(crate) fn commit<C: LogConnection>(conn: &mut C) -> QueryResult<()> {
-    let before = depth(conn);
+    let inside = depth(conn);
     let result = AnsiTransactionManager::commit_transaction(conn);
-    if result.is_err() && before.is_some() && before == depth(conn) {
+    if result.is_err() && inside > 0 {
         // Diesel rolls back what it knows to be aborted, and leaves the rest to us.
-        rollback(conn);
+        rollback(conn, inside - 1);
     }
     result
 }
 
-fn depth<C: LogConnection>(conn: &mut C) -> Option<NonZeroU32> {
+/// How many transactions and savepoints are open. None are in one that is broken.
+pub(crate) fn depth<C: LogConnection>(conn: &mut C) -> u32 {
     let status = AnsiTransactionManager::transaction_manager_status_mut(conn);
-    status.transaction_depth().ok().flatten()
+    let depth = status.transaction_depth().ok().flatten();
+    depth.map_or(0, NonZeroU32::get)
 }
 
 /// Opens a top-level transaction, and waits for a database that is busy.

@@ -133,6 +133,10 @@ impl<From, W> QueryId for Delete<From, W> {
     const HAS_STATIC_QUERY_ID: bool = false;
 }
 
+/// The lock that an UPDATE itself takes. A plain FOR UPDATE would wait for everybody who only refers to
+/// the row by a foreign key, and two who do both would deadlock.
+pub(crate) const LOCKING: &str = " FOR NO KEY UPDATE";
+
 /// `SELECT <columns> FROM <table> <where> [FOR NO KEY UPDATE]`: rows as they are before an update.
 #[derive(Debug)]
 pub struct Locking<From, W, Cols> {
@@ -155,9 +159,7 @@ where
         self.from.walk_ast(out.reborrow())?;
         self.filter.walk_ast(out.reborrow())?;
         if DB::LOCKS_ROWS {
-            // The lock that an UPDATE itself takes. A plain FOR UPDATE would wait for everybody who
-            // only refers to the row by a foreign key, and two who do both would deadlock.
-            out.push_sql(" FOR NO KEY UPDATE");
+            out.push_sql(LOCKING);
         }
         Ok(())
     }

@@ -50,6 +50,15 @@ pub enum Error {
         found: usize,
     },
 
+    /// A closure that got the connection from [`Tx::read_with`](crate::Tx::read_with) or
+    /// [`Tx::unlogged`](crate::Tx::unlogged) did with it what it must not. The transaction can't be
+    /// committed.
+    #[error("the connection was lent, and {what}")]
+    Lent {
+        /// What was done.
+        what: LentError,
+    },
+
     /// The connection is inside a transaction, and a logged transaction can't run its closure again
     /// inside it. Call `transaction` on a connection without one. Nothing was done.
     #[error("a logged transaction can't run inside another transaction")]
@@ -332,6 +341,18 @@ pub enum Divergence {
         /// The column.
         column: &'static str,
     },
+}
+
+/// What a closure did with a connection that was lent to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LentError {
+    /// It opened a transaction and left it open, or ended one that it had not opened.
+    #[error("the closure left it in another transaction")]
+    Transaction,
+    /// It wrote, though it was to read. Write with `logged_*`, or with `unlogged`.
+    #[error("the closure wrote, though it was to read")]
+    Wrote,
 }
 
 /// Why a table can't be replayed into.

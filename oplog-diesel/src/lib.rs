@@ -565,6 +565,7 @@ mod dml;
 mod entries;
 mod error;
 mod frontier;
+mod heads;
 mod key_source;
 mod keys;
 pub mod migrations;
@@ -572,6 +573,7 @@ mod model;
 mod oplog;
 mod oplogged;
 mod replay;
+mod single;
 mod statement;
 mod store;
 mod transaction;
@@ -580,7 +582,7 @@ mod verify;
 
 pub use connection::{Connect, LogConnection};
 pub use entries::{Entries, Entry, StoredEntry};
-pub use error::{Divergence, EntryError, Error, Retry, TargetError};
+pub use error::{Divergence, EntryError, Error, LentError, Retry, TargetError};
 pub use frontier::Frontier;
 pub use key_source::{KeyEnv, KeyFile, KeySource, KeySourceError};
 #[doc(inline)]

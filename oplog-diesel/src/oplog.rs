@@ -1,11 +1,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use oplog_core::{Aggregate, DataKey, Head, Kek, Keyring, LogId, Receipt};
+use oplog_core::{Aggregate, DataKey, Head, Kek, Keyring, LogId, Receipt, TransactionLimits};
 
-use crate::connection::{Connect, LogConnection, Nesting, nesting};
+use crate::connection::{Connect, Nesting, nesting};
 use crate::entries::{Entries, Entry, StoredEntry};
 use crate::frontier::Frontier;
+use crate::heads::Heads;
 use crate::key_source::{KeySource, KeySourceError};
 use crate::model::{Model, Replayable};
 use crate::replay::Replay;
@@ -44,7 +45,9 @@ struct Inner {
     keyring: Keyring,
     catalog: TypeCatalog,
     retries: Retries,
+    limits: TransactionLimits,
     creates_tickets: bool,
+    heads: Heads,
 }
 
 /// How often and how long a transaction is made again.
@@ -97,6 +100,7 @@ pub struct OplogBuilder {
     linked: bool,
     expected: Option<LogId>,
     retries: Retries,
+    limits: TransactionLimits,
     creates_tickets: bool,
 }
 
@@ -112,6 +116,7 @@ impl Oplog {
                 attempts_max: 1000,
                 time_max: Duration::from_secs(30),
             },
+            limits: TransactionLimits::default(),
             creates_tickets: true,
         }
     }
@@ -134,6 +139,12 @@ impl Oplog {
     /// [`TransactionBuilder::metadata_key`].
     pub fn metadata_key(&self, key: impl Into<String>) -> TransactionBuilder<'_> {
         TransactionBuilder::new(self).metadata_key(key)
+    }
+
+    /// A transaction that may be inside one of the application's; see
+    /// [`TransactionBuilder::nested`].
+    pub fn nested(&self) -> TransactionBuilder<'_> {
+        TransactionBuilder::new(self).nested()
     }
 
     /// Runs a closure in a logged transaction; see [`TransactionBuilder::transaction`].
@@ -269,20 +280,16 @@ impl Oplog {
         self.inner.retries
     }
 
-    pub(crate) fn primary_key(&self) -> Result<Arc<DataKey>, Error> {
-        Ok(self.inner.keyring.primary()?)
+    pub(crate) fn transaction_limits(&self) -> TransactionLimits {
+        self.inner.limits
     }
 
-    /// The head of an aggregate as it is now, without a lock.
-    pub(crate) fn head<C: LogConnection>(
-        &self,
-        conn: &mut C,
-        aggregate: &Aggregate,
-    ) -> Result<Head, Error> {
-        match store::ticket(conn, aggregate.as_str()).map_err(Error::store("reading a ticket"))? {
-            Some(head) => Ok(head),
-            None => self.genesis(aggregate),
-        }
+    pub(crate) fn heads(&self) -> &Heads {
+        &self.inner.heads
+    }
+
+    pub(crate) fn primary_key(&self) -> Result<Arc<DataKey>, Error> {
+        Ok(self.inner.keyring.primary()?)
     }
 
     /// The head that a missing ticket stands for.
@@ -362,6 +369,38 @@ impl OplogBuilder {
         self
     }
 
+    /// How much one transaction may write: rows that it creates, changes or deletes, and bytes of
+    /// the messages about them, which are in memory until it is closed. What exceeds a limit is
+    /// [`Error::Record`] and rolled back. 10,000,000 rows and 1 GiB unless set.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::*;
+    /// use oplog_diesel::Error;
+    /// use oplog_diesel::core::RecordError;
+    ///
+    /// # let mut conn = connect();
+    /// # oplog_diesel::run_migrations(&mut conn)?;
+    /// let oplog = Oplog::builder().key(NewKey).transaction_limits(2, 1 << 20)
+    /// #     .only_named_models().model::<Account>()
+    ///     .open(&mut conn)?;
+    /// let owners = ["Alice", "Bob", "Carol"];
+    /// let result: Result<Vec<Account>, _> = oplog.transaction(&mut conn, |tx| {
+    ///     tx.logged_insert_many(owners.iter().map(|owner| NewAccount { owner }))
+    /// });
+    /// assert!(matches!(result, Err(Error::Record(RecordError::TooManyMessages { max: 2 }))));
+    /// assert_eq!(accounts::table.count().get_result(&mut conn), Ok(0_i64));
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn transaction_limits(mut self, rows_max: u32, bytes_max: usize) -> Self {
+        self.limits = TransactionLimits {
+            messages_max: rows_max,
+            bytes_max,
+        };
+        self
+    }
+
     /// Whether the first entry of an aggregate creates its ticket. If not, tickets must be inserted
     /// beforehand, and a write to an aggregate without one is [`Error::TicketNotFound`].
     pub fn create_tickets(mut self, create: bool) -> Self {
@@ -409,7 +448,9 @@ impl OplogBuilder {
                 keyring,
                 catalog,
                 retries: self.retries,
+                limits: self.limits,
                 creates_tickets: self.creates_tickets,
+                heads: Heads::default(),
             }),
         })
     }

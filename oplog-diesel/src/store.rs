@@ -1,9 +1,9 @@
 //! The log's own tables: tickets, entries and the log's identity.
 
 use diesel::QueryResult;
-use oplog_core::{Aggregate, Head, LogId};
+use oplog_core::{Aggregate, Closing, Head, LogId, SCHEMA, SealedEntry};
 
-use crate::backend::{LogBackend, malformed, read_head};
+use crate::backend::{LogBackend, Wait, malformed, read_head};
 use crate::bind::RawRow;
 use crate::connection::{LogConnection, execute, load, load_one};
 use crate::statement::{Bind, Statement, statements};
@@ -26,6 +26,8 @@ pub struct Redemption<'a> {
     pub after: Head,
     /// Whether the ticket exists, or is created by this redemption.
     pub exists: bool,
+    /// Whether to wait for a ticket that somebody else holds.
+    pub wait: Wait,
 }
 
 /// One row of `oplog_entry`, before it has an id.
@@ -50,7 +52,21 @@ pub struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    /// The columns in the order of [`INSERT_COLUMNS`].
+    /// The row of a sealed entry.
+    pub(crate) fn of(entry: &'a SealedEntry, closing: &'a Closing) -> Self {
+        Row {
+            create_time: entry.created_us,
+            version: SCHEMA as i16,
+            aggregate_name: entry.receipt.aggregate.as_str(),
+            sequence: entry.receipt.sequence as i64,
+            key_id: entry.key_id.as_bytes(),
+            txn_id: entry.txn_id.as_ref().map(|id| id.as_bytes().as_slice()),
+            metadata: closing.metadata(),
+            data: &entry.data,
+        }
+    }
+
+    /// The columns in the order of the table.
     pub fn binds(&self) -> [Bind<'a>; 8] {
         [
             Bind::I64(self.create_time),

@@ -4,12 +4,15 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use diesel::connection::{AnsiTransactionManager, TransactionManager};
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
-use oplog_core::{Aggregate, Closing, Head, Metadata, QueueLimits, Receipt, Recorder, Ticket};
+use oplog_core::{
+    Aggregate, Closing, Head, Metadata, QueueLimits, Receipt, Recorder, Ticket, TicketMode,
+};
 
 use crate::backend::{Locked, LogBackend, Wait};
 use crate::connection::{
-    Connect, LogConnection, Nesting, begin_patiently, commit, nesting, pause, rollback,
+    Connect, LogConnection, Nesting, begin_patiently, commit, depth, nesting, pause, rollback,
 };
+use crate::heads::Heads;
 use crate::store::{self, Redemption, Row};
 use crate::tx::{Progress, Tx};
 use crate::{Error, Oplog, Retry};
@@ -22,6 +25,7 @@ pub struct TransactionBuilder<'o> {
     oplog: &'o Oplog,
     named: Vec<Aggregate>,
     metadata: Metadata,
+    nested: bool,
     // The first mistake, kept until there is somebody to tell.
     mistake: Option<Error>,
 }
@@ -30,7 +34,7 @@ pub struct TransactionBuilder<'o> {
 enum Attempt<T, E> {
     Committed(T, Vec<Receipt>),
     Failed(E),
-    Again(Retry),
+    Again(Retry, Place),
 }
 
 /// Why a transaction could not be closed.
@@ -46,17 +50,38 @@ impl From<Error> for Failure {
 }
 
 impl<'o> TransactionBuilder<'o> {
+    pub(crate) fn oplog(&self) -> &'o Oplog {
+        self.oplog
+    }
+
+    pub(crate) fn named(&self) -> &[Aggregate] {
+        &self.named
+    }
+
+    pub(crate) fn given_metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// Whether `transaction` will refuse to begin.
+    pub(crate) fn has_mistake(&self) -> bool {
+        self.mistake.is_some()
+    }
+
     pub(crate) fn new(oplog: &'o Oplog) -> Self {
         TransactionBuilder {
             oplog,
             named: Vec::new(),
             metadata: Metadata::new(),
+            nested: false,
             mistake: None,
         }
     }
 
     /// Counts on an aggregate: if anybody else writes it before this transaction is committed,
     /// everything is rolled back and the closure runs again.
+    ///
+    /// The models of an aggregate may say `#[oplog(ticket = "lock_first")]`. Then its ticket is locked
+    /// here, before the closure runs: others who write the aggregate wait, and nobody runs again.
     ///
     /// # Examples
     ///
@@ -115,6 +140,34 @@ impl<'o> TransactionBuilder<'o> {
         if let Err(error) = self.metadata.push_key(key) {
             self.mistake.get_or_insert(error.into());
         }
+        self
+    }
+
+    /// Allows the connection to be inside a transaction of the application's, which is refused
+    /// otherwise. This transaction is a savepoint in it then: its rows and entries are committed or
+    /// rolled back with the outer one, and its tickets stay locked until then.
+    ///
+    /// **Its closure runs once.** What would make it run again is [`Error::Contention`] after one
+    /// attempt; run the outer transaction again. In PostgreSQL's isolation levels above READ COMMITTED
+    /// that may happen with every writer of the same aggregate.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::*;
+    /// # let (mut conn, oplog) = open();
+    /// use oplog_diesel::Error;
+    ///
+    /// let alice = conn.transaction(|conn| {
+    ///     let refused: Result<Account, _> = oplog.transaction(conn, |tx| tx.logged_insert(NewAccount { owner: "Alice" }));
+    ///     assert!(matches!(refused, Err(Error::OuterTransaction)));
+    ///     oplog.nested().transaction(conn, |tx| tx.logged_insert(NewAccount { owner: "Alice" }))
+    /// })?;
+    /// assert_eq!(accounts::table.first(&mut conn), Ok::<Account, _>(alice));
+    /// # Ok::<(), oplog_diesel::Error>(())
+    /// ```
+    pub fn nested(mut self) -> Self {
+        self.nested = true;
         self
     }
 
@@ -208,9 +261,12 @@ impl<'o> TransactionBuilder<'o> {
             match self.attempt(conn, started + limits.time_max, &mut body) {
                 Attempt::Committed(value, receipts) => return Ok((value, receipts)),
                 Attempt::Failed(error) => return Err(error),
-                Attempt::Again(reason) => {
+                Attempt::Again(reason, place) => {
                     let elapsed = started.elapsed();
-                    if attempts >= limits.attempts_max || elapsed >= limits.time_max {
+                    if place == Place::Nested
+                        || attempts >= limits.attempts_max
+                        || elapsed >= limits.time_max
+                    {
                         return Err(Error::Contention {
                             attempts,
                             elapsed,
@@ -230,51 +286,151 @@ impl<'o> TransactionBuilder<'o> {
         E: From<Error>,
         F: FnMut(&mut Tx<'_, C>) -> Result<T, E>,
     {
-        if let Err(failure) = begin(conn, deadline) {
-            return failed(failure);
-        }
+        let outside = depth(conn);
+        let place = match self.begin(conn, deadline) {
+            Ok(place) => place,
+            Err(failure) => return failed(failure, Place::Top),
+        };
+        let limits = self.oplog.transaction_limits();
         let mut progress = Progress {
-            recorder: Recorder::new(self.metadata.clone(), QueueLimits::default()),
+            recorder: Recorder::new(self.metadata.clone(), limits, QueueLimits::default()),
             retry: None,
         };
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
-            for aggregate in &self.named {
-                let head = self.oplog.head(conn, aggregate)?;
-                progress.recorder.name(aggregate.clone(), head);
-            }
-            body(&mut Tx::new(conn, &mut progress))
-        }));
+        // What an outer transaction wrote is not committed, and so not known to the cache.
+        let heads = (C::Backend::CACHES_HEADS && place == Place::Top).then(|| self.oplog.heads());
+        if let Err(failure) = self.prepare(conn, &mut progress.recorder, heads) {
+            rollback(conn, outside);
+            return failed(failure, place);
+        }
+        let outcome = catch_unwind(AssertUnwindSafe(|| body(&mut Tx::new(conn, &mut progress))));
         let value = match outcome {
             Ok(Ok(value)) => value,
             Ok(Err(error)) => {
-                rollback(conn);
+                rollback(conn, outside);
                 return match progress.retry {
-                    Some(retry) => Attempt::Again(retry),
+                    Some(retry) => Attempt::Again(retry, place),
                     None => Attempt::Failed(error),
                 };
             }
             Err(panic) => {
-                rollback(conn);
+                rollback(conn, outside);
                 resume_unwind(panic)
             }
         };
         if let Some(retry) = progress.retry {
             // The closure went on after an error that only means "again", of a write or of a read:
             // a database that breaks a deadlock takes back the whole transaction for either.
-            rollback(conn);
-            return Attempt::Again(retry);
+            rollback(conn, outside);
+            return Attempt::Again(retry, place);
         }
-        let receipts = match self.close(conn, progress.recorder) {
+        let receipts = match self.close(conn, progress.recorder, heads) {
             Ok(receipts) => receipts,
             Err(failure) => {
-                rollback(conn);
-                return failed(failure);
+                rollback(conn, outside);
+                return failed(failure, place);
             }
         };
-        match close_with(conn, receipts) {
-            Ok(receipts) => Attempt::Committed(value, receipts),
-            Err(failure) => failed(failure),
+        match commit_as(conn, place, receipts) {
+            Ok(receipts) => {
+                if let Some(heads) = heads {
+                    heads.committed(&receipts, self.oplog.epoch());
+                }
+                Attempt::Committed(value, receipts)
+            }
+            Err(failure) => failed(failure, place),
         }
+    }
+
+    fn begin<C: LogConnection>(&self, conn: &mut C, deadline: Instant) -> Result<Place, Failure> {
+        let nesting = nesting(conn).map_err(stored("looking at the connection"))?;
+        let (place, opened) = match nesting {
+            Nesting::None => (
+                Place::Top,
+                begin_patiently(conn, C::Backend::BEGIN, deadline),
+            ),
+            Nesting::Outer if !self.nested => return Err(Error::OuterTransaction.into()),
+            Nesting::Test => (Place::Test, AnsiTransactionManager::begin_transaction(conn)),
+            Nesting::Outer => (
+                Place::Nested,
+                AnsiTransactionManager::begin_transaction(conn),
+            ),
+        };
+        opened.map_err(stored("opening a transaction"))?;
+        Ok(place)
+    }
+
+    /// Locks the tickets that are locked first, and then learns the heads of the other named ones:
+    /// after a wait for a lock they would be old.
+    fn prepare<C: LogConnection>(
+        &self,
+        conn: &mut C,
+        recorder: &mut Recorder,
+        heads: Option<&Heads>,
+    ) -> Result<(), Failure> {
+        if let Some(witness) = self.named.first() {
+            recorder.witness(witness.clone());
+        }
+        let (mut first, optimistic): (Vec<_>, Vec<_>) = self
+            .named
+            .iter()
+            .partition(|aggregate| self.oplog.catalog().locks_first(aggregate));
+        first.sort_unstable();
+        for aggregate in first {
+            let (head, exists) = self.hold(conn, aggregate)?;
+            recorder.hold(aggregate.clone(), head, exists);
+        }
+        for aggregate in optimistic {
+            let head = match heads.and_then(|heads| heads.trusted(aggregate)) {
+                Some(head) => head,
+                None => self.read_head(conn, aggregate, heads)?,
+            };
+            recorder.name(aggregate.clone(), head);
+        }
+        Ok(())
+    }
+
+    /// Locks a ticket, waiting for it, and creates it if it is missing: its head, and whether there is
+    /// a row of it.
+    fn hold<C: LogConnection>(
+        &self,
+        conn: &mut C,
+        aggregate: &Aggregate,
+    ) -> Result<(Head, bool), Failure> {
+        let name = aggregate.as_str();
+        loop {
+            let locked = C::Backend::lock_ticket(conn, name, Wait::ForIt)
+                .map_err(stored("locking a ticket"))?;
+            if let Locked::Ours(head) = locked {
+                self.oplog.check_epoch(aggregate, &head)?;
+                return Ok((head, true));
+            }
+            let head = self.oplog.genesis(aggregate)?;
+            if !C::Backend::LOCKS_ROWS {
+                return Ok((head, false));
+            }
+            if C::Backend::create_ticket(conn, name, &head, Wait::ForIt)
+                .map_err(stored("creating a ticket"))?
+            {
+                return Ok((head, true));
+            }
+        }
+    }
+
+    /// The head of an aggregate as it is now, without a lock.
+    fn read_head<C: LogConnection>(
+        &self,
+        conn: &mut C,
+        aggregate: &Aggregate,
+        heads: Option<&Heads>,
+    ) -> Result<Head, Failure> {
+        let head = store::ticket(conn, aggregate.as_str()).map_err(stored("reading a ticket"))?;
+        let Some(head) = head else {
+            return Ok(self.oplog.genesis(aggregate)?);
+        };
+        if let Some(heads) = heads {
+            heads.read(aggregate, head);
+        }
+        Ok(head)
     }
 
     /// Seals and appends the entries.
@@ -282,6 +438,7 @@ impl<'o> TransactionBuilder<'o> {
         &self,
         conn: &mut C,
         recorder: Recorder,
+        heads: Option<&Heads>,
     ) -> Result<Vec<Receipt>, Failure> {
         let Some(closing) = recorder.close().map_err(Error::from)? else {
             return Ok(Vec::new());
@@ -289,7 +446,7 @@ impl<'o> TransactionBuilder<'o> {
         let mut receipts = Vec::new();
         for ticket in closing.tickets() {
             // Runs again only for a ticket that somebody else created in between.
-            while !self.redeem(conn, &closing, ticket, &mut receipts)? {}
+            while !self.redeem(conn, &closing, ticket, heads, &mut receipts)? {}
         }
         Ok(receipts)
     }
@@ -301,56 +458,112 @@ impl<'o> TransactionBuilder<'o> {
         conn: &mut C,
         closing: &Closing,
         ticket: &Ticket,
+        heads: Option<&Heads>,
         receipts: &mut Vec<Receipt>,
     ) -> Result<bool, Failure> {
-        let Some((head, exists)) = self.lock(conn, closing, ticket)? else {
+        let aggregate = ticket.aggregate();
+        if let Some(presumed) = self.presumed::<C::Backend>(closing, ticket, heads) {
+            self.oplog.check_epoch(aggregate, &presumed.head)?;
+            if self.append(conn, closing, ticket, &presumed, receipts)? {
+                return Ok(true);
+            }
+            if let Some(heads) = heads {
+                heads.missed(aggregate);
+            }
+            if !matches!(ticket.mode(), TicketMode::Late) {
+                return Err(lost());
+            }
+        }
+        let Some(locked) = self.lock(conn, closing, ticket)? else {
             return Ok(false);
         };
-        self.oplog.check_epoch(ticket.aggregate(), &head)?;
-        if !ticket.holds(&head) {
+        self.oplog.check_epoch(aggregate, &locked.head)?;
+        if let Some(heads) = heads.filter(|_| locked.exists) {
+            heads.read(aggregate, locked.head);
+        }
+        if !ticket.holds(&locked.head) {
             return Err(lost());
         }
         if !ticket.is_redeemed() {
             return Ok(true);
         }
+        let appended = self.append(conn, closing, ticket, &locked, receipts)?;
+        if !appended && locked.exists {
+            return Err(lost());
+        }
+        Ok(appended)
+    }
+
+    /// The head that a ticket is redeemed with before it was locked: the statement that appends the
+    /// entry compares it. Only for one entry, since the first of several would be appended before the
+    /// comparison.
+    fn presumed<DB: LogBackend>(
+        &self,
+        closing: &Closing,
+        ticket: &Ticket,
+        heads: Option<&Heads>,
+    ) -> Option<Target> {
+        if let TicketMode::LockFirst { head, exists } = *ticket.mode() {
+            return ticket.is_redeemed().then_some(Target {
+                head,
+                exists,
+                wait: Wait::ForIt,
+            });
+        }
+        if closing.parts(ticket) != 1 {
+            return None;
+        }
+        let (head, wait) = match *ticket.mode() {
+            TicketMode::Optimistic { head } => (head, Wait::NotAtAll),
+            _ => (heads?.trusted(ticket.aggregate())?, Wait::ForIt),
+        };
+        // At its first entry a ticket may be missing.
+        (head.next_sequence > 1).then_some(Target {
+            head,
+            exists: true,
+            wait,
+        })
+    }
+
+    /// Seals the entries of a ticket on a head, appends them and redeems the ticket. `false` if it has
+    /// another head, or is held and must not be waited for; then nothing was written, if there is one
+    /// entry only or the ticket is locked.
+    fn append<C: LogConnection>(
+        &self,
+        conn: &mut C,
+        closing: &Closing,
+        ticket: &Ticket,
+        target: &Target,
+        receipts: &mut Vec<Receipt>,
+    ) -> Result<bool, Failure> {
         let name = ticket.aggregate().as_str();
         let key = self.oplog.primary_key()?;
         let log_id = self.oplog.log_id();
         let mut entries = closing
-            .seal(ticket, &log_id, &key, now_us(), head)
+            .seal(ticket, &log_id, &key, now_us(), target.head)
             .peekable();
         while let Some(entry) = entries.next() {
             let entry = entry.map_err(Error::from)?;
-            let row = Row {
-                create_time: entry.created_us,
-                version: oplog_core::SCHEMA as i16,
-                aggregate_name: name,
-                sequence: entry.receipt.sequence as i64,
-                key_id: entry.key_id.as_bytes(),
-                txn_id: entry.txn_id.as_ref().map(|id| id.as_bytes().as_slice()),
-                metadata: closing.metadata(),
-                data: &entry.data,
-            };
+            let row = Row::of(&entry, closing);
             if entries.peek().is_some() {
                 store::insert_entry(conn, &row).map_err(stored("appending an entry"))?;
             } else {
-                let after = Head {
-                    next_sequence: entry.receipt.sequence + 1,
-                    hash: entry.receipt.entry_hash,
-                    epoch: head.epoch,
-                };
                 let redemption = Redemption {
                     name,
-                    before: head,
-                    after,
-                    exists,
+                    before: target.head,
+                    // Not `advance`: these may be several entries.
+                    after: Head {
+                        next_sequence: entry.receipt.sequence + 1,
+                        hash: entry.receipt.entry_hash,
+                        epoch: target.head.epoch,
+                    },
+                    exists: target.exists,
+                    wait: target.wait,
                 };
-                let redeemed = C::Backend::redeem(conn, &redemption, &row)
-                    .map_err(stored("redeeming a ticket and appending its entry"))?;
-                match (redeemed, exists) {
-                    (true, _) => {}
-                    (false, false) => return Ok(false),
-                    (false, true) => return Err(lost()),
+                if !C::Backend::redeem(conn, &redemption, &row)
+                    .map_err(stored("redeeming a ticket and appending its entry"))?
+                {
+                    return Ok(false);
                 }
             }
             receipts.push(entry.receipt);
@@ -358,73 +571,95 @@ impl<'o> TransactionBuilder<'o> {
         Ok(true)
     }
 
-    /// Locks a ticket: its head, and whether there is a row of it already. A ticket that is missing
-    /// stands for an aggregate without entries; if it needs no lock before its first entry, the
-    /// statement that appends that entry creates it. `None` if somebody else created it meanwhile.
+    /// Locks a ticket. One that is missing stands for an aggregate without entries; if it needs no
+    /// lock before its first entry, the statement that appends that entry creates it. `None` if
+    /// somebody else created it meanwhile.
     fn lock<C: LogConnection>(
         &self,
         conn: &mut C,
         closing: &Closing,
         ticket: &Ticket,
-    ) -> Result<Option<(Head, bool)>, Failure> {
+    ) -> Result<Option<Target>, Failure> {
         let name = ticket.aggregate().as_str();
-        let wait = if ticket.is_named() {
-            Wait::NotAtAll
-        } else {
-            Wait::ForIt
+        let (wait, expected) = match ticket.mode() {
+            TicketMode::Late => (Wait::ForIt, None),
+            TicketMode::Optimistic { head } | TicketMode::LockFirst { head, .. } => {
+                (Wait::NotAtAll, Some(head))
+            }
+        };
+        let target = |head, exists| Target {
+            head,
+            exists,
+            wait: Wait::ForIt,
         };
         let locked =
             C::Backend::lock_ticket(conn, name, wait).map_err(stored("locking a ticket"))?;
         if let Locked::Ours(head) = locked {
-            return Ok(Some((head, true)));
+            return Ok(Some(target(head, true)));
         }
         let genesis = self.oplog.genesis(ticket.aggregate());
-        if ticket.is_named() && !(ticket.expects_genesis() && genesis.is_ok()) {
+        if expected.is_some_and(|head| head.next_sequence > 1 || genesis.is_err()) {
             // The ticket was there when its head was read: it is held by somebody, not missing.
             return Err(lost());
         }
         let head = genesis?;
         let in_one_statement =
-            ticket.is_redeemed() && closing.parts(ticket) == 1 && !ticket.is_named();
+            ticket.is_redeemed() && closing.parts(ticket) == 1 && expected.is_none();
         if in_one_statement || !C::Backend::LOCKS_ROWS {
-            return Ok(Some((head, false)));
+            return Ok(Some(target(head, false)));
         }
         let created = C::Backend::create_ticket(conn, name, &head, wait)
             .map_err(stored("creating a ticket"))?;
         match (created, wait) {
-            (true, _) => Ok(Some((head, true))),
+            (true, _) => Ok(Some(target(head, true))),
             (false, Wait::ForIt) => Ok(None),
             (false, Wait::NotAtAll) => Err(lost()),
         }
     }
 }
 
-fn begin<C: LogConnection>(conn: &mut C, deadline: Instant) -> Result<(), Failure> {
-    let opened = match nesting(conn).map_err(stored("looking at the connection"))? {
-        Nesting::None => begin_patiently(conn, C::Backend::BEGIN, deadline),
-        Nesting::Test => AnsiTransactionManager::begin_transaction(conn),
-        Nesting::Outer => return Err(Error::OuterTransaction.into()),
-    };
-    opened.map_err(stored("opening a transaction"))
+/// Where a logged transaction runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// It is a transaction of its own.
+    Top,
+    /// It is a savepoint in Diesel's test transaction.
+    Test,
+    /// It is a savepoint in a transaction of the application's.
+    Nested,
+}
+
+/// A ticket about to be redeemed.
+#[derive(Clone, Copy, Debug)]
+struct Target {
+    head: Head,
+    /// Whether there is a row of the ticket.
+    exists: bool,
+    /// Whether to wait if somebody else holds it.
+    wait: Wait,
 }
 
 /// Commits, and tells what became of the transaction if that fails.
-fn close_with<C: LogConnection>(
+fn commit_as<C: LogConnection>(
     conn: &mut C,
+    place: Place,
     receipts: Vec<Receipt>,
 ) -> Result<Vec<Receipt>, Failure> {
     match commit(conn) {
         Ok(()) => Ok(receipts),
         Err(error) => Err(match Retry::of(&error) {
             Some(retry) => Failure::Retry(retry),
-            None if is_lost(&error) => Error::CommitUnknown { receipts }.into(),
+            // A savepoint is not committed without the transaction around it.
+            None if is_lost(&error) && place == Place::Top => {
+                Error::CommitUnknown { receipts }.into()
+            }
             None => Error::Database(error).into(),
         }),
     }
 }
 
 /// Whether an error of a commit leaves open what happened: the database itself did not answer.
-fn is_lost(error: &DieselError) -> bool {
+pub(crate) fn is_lost(error: &DieselError) -> bool {
     match error {
         DieselError::DatabaseError(kind, information) => {
             matches!(
@@ -441,9 +676,9 @@ fn is_lost(error: &DieselError) -> bool {
     }
 }
 
-fn failed<T, E: From<Error>>(failure: Failure) -> Attempt<T, E> {
+fn failed<T, E: From<Error>>(failure: Failure, place: Place) -> Attempt<T, E> {
     match failure {
-        Failure::Retry(retry) => Attempt::Again(retry),
+        Failure::Retry(retry) => Attempt::Again(retry, place),
         Failure::Error(error) => Attempt::Failed(error.into()),
     }
 }

@@ -10,14 +10,16 @@ use diesel::result::Error as DieselError;
 use diesel::{Insertable, QueryResult};
 use oplog_core::{LogRow, Message, Recorder, encode_columns};
 
-use crate::backend::InsertMany;
+use crate::backend::{InsertMany, LogBackend};
 use crate::bind::Bindable;
-use crate::connection::{LogConnection, commit, rollback};
+use crate::connection::{LogConnection, commit, depth, load, rollback};
 use crate::dml::{
     Before, ByKeys, Delete, Deleted, FilterOf, Inserted, Locking, Many, One, Returning, Update,
     Updated,
 };
-use crate::{Error, Oplogged, Retry};
+use crate::replay::statement::{OnTable, Texts, Verb};
+use crate::single::differing;
+use crate::{Error, LentError, Oplogged, Retry};
 
 /// A logged transaction from the inside: every write goes through it and is logged.
 ///
@@ -374,6 +376,84 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         })
     }
 
+    /// Inserts a whole row, every column as it is given, and logs it as it was stored.
+    ///
+    /// # Errors
+    ///
+    /// As [`logged_insert`](Self::logged_insert).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::*;
+    /// # let (mut conn, oplog) = open();
+    /// let alice = Account { id: 7, owner: "Alice".into(), balance: 0, email: None };
+    /// oplog.transaction(&mut conn, |tx| {
+    ///     tx.logged_insert_row(&alice)?;
+    ///     let richer = Account { balance: 5, ..alice.clone() };
+    ///     tx.logged_update_row(&alice, &richer)?;
+    ///     tx.logged_delete_row(&richer)
+    /// })?;
+    /// # assert_eq!(oplog.entries(&mut conn).count(), 1);
+    /// # Ok::<(), oplog_diesel::Error>(())
+    /// ```
+    pub fn logged_insert_row<M>(&mut self, row: &M) -> Result<M, Error>
+    where
+        M: Oplogged + Bindable<C::Backend>,
+    {
+        self.write(|tx| {
+            let stored = only_row(tx.whole_rows(Verb::InsertOne { row })?)?;
+            tx.record(&stored, &Message::create(&stored))?;
+            Ok(stored)
+        })
+    }
+
+    /// Sets the columns in which two whole rows differ, in the row with the primary key of `old`, and
+    /// logs what it was and what it became.
+    ///
+    /// # Errors
+    ///
+    /// As [`logged_update`](Self::logged_update).
+    pub fn logged_update_row<M>(&mut self, old: &M, new: &M) -> Result<M, Error>
+    where
+        M: Oplogged + Bindable<C::Backend>,
+    {
+        let columns = differing(old, new);
+        let before: M = self
+            .whole_rows(Verb::Lock { key: old })?
+            .pop()
+            .ok_or(Error::Database(DieselError::NotFound))?;
+        if columns.is_empty() {
+            return Ok(before);
+        }
+        self.write(|tx| {
+            let update = Verb::Update {
+                key: old,
+                columns: &columns,
+                row: new,
+            };
+            let after = only_row(tx.whole_rows(update)?)?;
+            tx.record_change(&before, &after)?;
+            Ok(after)
+        })
+    }
+
+    /// Deletes the row with the primary key of `old`, and logs it as it was.
+    ///
+    /// # Errors
+    ///
+    /// As [`logged_delete`](Self::logged_delete).
+    pub fn logged_delete_row<M>(&mut self, old: &M) -> Result<M, Error>
+    where
+        M: Oplogged + Bindable<C::Backend>,
+    {
+        self.write(|tx| {
+            let rows = tx.whole_rows(Verb::Delete { key: old })?;
+            tx.record_delete(rows)
+        })?
+        .ok_or(Error::Database(DieselError::NotFound))
+    }
+
     /// Runs a `SELECT` and returns its rows. Anything else does not compile.
     ///
     /// # Errors
@@ -401,6 +481,109 @@ impl<'t, C: LogConnection> Tx<'t, C> {
             .and_then(|mut rows| rows.next().transpose());
         row.map_err(|error| self.failed(error))?
             .ok_or(Error::Database(DieselError::NotFound))
+    }
+
+    /// Lends the connection to a closure that reads, for queries that [`read`](Self::read) does not
+    /// take: functions of the application that want a connection, or SQL as text. The database itself
+    /// refuses to write meanwhile.
+    ///
+    /// On PostgreSQL the closure runs in a savepoint that is read-only; locks that it takes with
+    /// `FOR UPDATE` are refused, too. On SQLite it runs with `PRAGMA query_only`.
+    ///
+    /// The connection must come back in the transaction in which it was lent: nothing but reading
+    /// keeps a closure from sending `COMMIT` as text, and what it wrote after that would stay.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`] with the closure's error as it came, which leaves the transaction as it
+    /// was; [`Error::Lent`] if the connection came back in another transaction, or something was
+    /// written nevertheless; [`Error::Store`] if the connection can't be lent or taken back. The
+    /// transaction can't be committed after the last two.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::*;
+    /// # let (mut conn, oplog, alice) = open_with_alice();
+    /// use diesel::sql_query;
+    ///
+    /// fn owners(conn: &mut SqliteConnection) -> QueryResult<Vec<String>> {
+    ///     accounts::table.select(accounts::owner).load(conn)
+    /// }
+    ///
+    /// oplog.transaction(&mut conn, |tx| {
+    ///     assert_eq!(tx.read_with(owners)?, ["Alice"]);
+    ///     assert!(tx.read_with(|conn| sql_query("DELETE FROM accounts").execute(conn)).is_err());
+    ///     tx.logged_update(&alice, accounts::balance.eq(1))
+    /// })?;
+    /// # Ok::<(), oplog_diesel::Error>(())
+    /// ```
+    pub fn read_with<T>(
+        &mut self,
+        body: impl FnOnce(&mut C) -> QueryResult<T>,
+    ) -> Result<T, Error> {
+        self.progress.recorder.lending();
+        let reading = C::Backend::begin_reading(self.conn)
+            .map_err(Error::store("lending the connection for reading"))?;
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.lend(body)));
+        let is_clean = C::Backend::end_reading(self.conn, reading)
+            .map_err(Error::store("taking back the connection"));
+        let outcome = outcome.unwrap_or_else(|panic| resume_unwind(panic));
+        if !is_clean? {
+            return Err(Error::Lent {
+                what: LentError::Wrote,
+            });
+        }
+        if !matches!(outcome, Err(Error::Lent { .. })) {
+            self.progress.recorder.settled();
+        }
+        outcome
+    }
+
+    /// Lends the connection to a closure that writes what is not logged: the one way past the log.
+    /// Every entry of the transaction tells so, with the reason, under the key `_oplog.unlogged` of
+    /// its metadata.
+    ///
+    /// Tables of models must not be written here, unless on purpose: a replay knows nothing of it,
+    /// and the next logged write of such a row will say that it was something else before. A
+    /// transaction that logs nothing else appends an entry without messages to the first aggregate
+    /// that was named with [`on`](crate::Oplog::on), and fails if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`] with the closure's error as it came; what it wrote was taken back, and the
+    /// transaction goes on as if `unlogged` had not been called. [`Error::Metadata`] if the reason
+    /// can't be stored; then the closure was not called. [`Error::Lent`] if the connection came back
+    /// in another transaction, or [`Error::Store`] if a savepoint fails; after these two the
+    /// transaction can't be committed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::*;
+    /// # let (mut conn, oplog, alice) = open_with_alice();
+    /// use diesel::sql_query;
+    ///
+    /// # sql_query("CREATE TABLE cache (key TEXT, value TEXT)").execute(&mut conn)?;
+    /// oplog.transaction(&mut conn, |tx| {
+    ///     tx.unlogged("the cache is rebuilt from accounts", |conn| sql_query("DELETE FROM cache").execute(conn))?;
+    ///     tx.logged_update(&alice, accounts::balance.eq(1))
+    /// })?;
+    ///
+    /// let last = oplog.entries(&mut conn).last().expect("an entry")?;
+    /// let reasons: Vec<_> = last.metadata().get("_oplog.unlogged").flatten().collect();
+    /// assert_eq!(reasons, ["the cache is rebuilt from accounts"]);
+    /// # Ok::<(), oplog_diesel::Error>(())
+    /// ```
+    pub fn unlogged<T>(
+        &mut self,
+        reason: &str,
+        body: impl FnOnce(&mut C) -> QueryResult<T>,
+    ) -> Result<T, Error> {
+        self.savepoint(|tx| {
+            tx.progress.recorder.unlogged(reason)?;
+            tx.write(|tx| tx.lend(body))
+        })
     }
 
     /// Adds metadata that is known only now. Every entry of the transaction carries it.
@@ -450,6 +633,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         self.progress.recorder.sending();
         AnsiTransactionManager::begin_transaction(self.conn)
             .map_err(Error::store("setting a savepoint"))?;
+        let inside = depth(self.conn);
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             body(&mut Tx::new(self.conn, self.progress))
         }));
@@ -460,15 +644,34 @@ impl<'t, C: LogConnection> Tx<'t, C> {
                 return Ok(value);
             }
             Ok(Err(error)) => error,
-            Err(panic) => {
-                rollback(self.conn);
-                resume_unwind(panic)
-            }
+            // Whoever opened the transaction rolls all of it back.
+            Err(panic) => resume_unwind(panic),
         };
+        if depth(self.conn) != inside {
+            // A closure that the connection was lent to left it in another transaction: nobody knows
+            // what a roll-back would take back, and the transaction stays poisoned.
+            return Err(error);
+        }
         AnsiTransactionManager::rollback_transaction(self.conn)
             .map_err(Error::store("going back to a savepoint"))?;
         self.progress.recorder.rollback_to(mark);
         Err(error)
+    }
+
+    /// Hands out the connection, and sees that it comes back in the same transaction.
+    fn lend<T>(&mut self, body: impl FnOnce(&mut C) -> QueryResult<T>) -> Result<T, Error> {
+        let before = depth(self.conn);
+        let outcome = catch_unwind(AssertUnwindSafe(|| body(self.conn)));
+        let is_same = depth(self.conn) == before;
+        // What the closure opened is closed before anything else is sent.
+        rollback(self.conn, before);
+        let result = outcome.unwrap_or_else(|panic| resume_unwind(panic));
+        if !is_same {
+            return Err(Error::Lent {
+                what: LentError::Transaction,
+            });
+        }
+        result.map_err(|error| self.failed(error))
     }
 
     fn delete_one<'q, M, Q>(&mut self, query: Q) -> Result<M, Error>
@@ -477,22 +680,43 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         Q: LoadQuery<'q, C, M>,
     {
         self.write(|tx| {
-            let mut rows = tx.load(query)?;
-            if rows.is_empty() {
-                return Ok(None);
-            }
-            if rows.len() > 1 {
-                return Err(Error::RowCount {
-                    expected: 1,
-                    found: rows.len(),
-                });
-            }
-            for row in &rows {
-                tx.record(row, &Message::delete(row))?;
-            }
-            Ok(rows.pop())
+            let rows = tx.load(query)?;
+            tx.record_delete(rows)
         })?
         .ok_or(Error::Database(DieselError::NotFound))
+    }
+
+    /// Logs what a delete by primary key returned: one row or none.
+    fn record_delete<M: Oplogged>(&mut self, mut rows: Vec<M>) -> Result<Option<M>, Error> {
+        if rows.len() > 1 {
+            return Err(Error::RowCount {
+                expected: 1,
+                found: rows.len(),
+            });
+        }
+        for row in &rows {
+            self.record(row, &Message::delete(row))?;
+        }
+        Ok(rows.pop())
+    }
+
+    /// Runs a statement about whole rows of a model.
+    fn whole_rows<M>(&mut self, verb: Verb<'_, C::Backend>) -> Result<Vec<M>, Error>
+    where
+        M: Oplogged + Bindable<C::Backend>,
+    {
+        let all = (0..M::DEF.columns.len()).collect();
+        let rows = M::table()
+            .and_then(|table| Texts::new::<C::Backend>(&table, M::DEF, all))
+            .and_then(|texts| {
+                let statement = OnTable {
+                    texts: &texts,
+                    def: M::DEF,
+                    verb,
+                };
+                load(self.conn, statement, |row| <M as Bindable<_>>::read(row))
+            });
+        rows.map_err(|error| self.failed(error))
     }
 
     /// Runs a write of one statement. If it fails, the transaction is poisoned, unless the statement
@@ -543,7 +767,8 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     }
 
     fn record<M: Oplogged>(&mut self, row: &M, message: &Message) -> Result<(), Error> {
-        Ok(self.progress.recorder.record(row.aggregate(), message)?)
+        let recorder = &mut self.progress.recorder;
+        Ok(recorder.record(M::DEF, row.aggregate(), message)?)
     }
 
     fn record_change<M: Oplogged>(&mut self, before: &M, after: &M) -> Result<(), Error> {
@@ -611,7 +836,7 @@ fn keys_max<M: LogRow>() -> usize {
 }
 
 /// The primary key of a row, in the bytes it has in the log.
-fn key_bytes<M: LogRow>(row: &M) -> Vec<u8> {
+pub(crate) fn key_bytes<M: LogRow>(row: &M) -> Vec<u8> {
     let key = M::DEF
         .columns
         .iter()

@@ -241,7 +241,7 @@ pub fn check(oplog: &Oplog, conn: &mut Conn) {
     let suffix = format!("_again_{}", REPLAYS.fetch_add(1, Ordering::Relaxed));
     let replayed = oplog.replay(conn).into_suffix(&suffix).unwrap();
     assert_eq!(replayed.entries, report.entries);
-    for table in ["accounts", "postings", "settings", "everything"] {
+    for table in ["accounts", "postings", "settings", "counters", "everything"] {
         let copy = format!("{table}{suffix}");
         let live = count(conn, table);
         assert_eq!(count(conn, &copy), live, "rows of {table}");

@@ -5,8 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use diesel::connection::{AnsiTransactionManager, TransactionManager};
 use diesel::prelude::*;
 use diesel::r2d2::{ConnectionManager, Pool};
-use oplog_diesel::Error;
 use oplog_diesel::prelude::*;
+use oplog_diesel::{Error, Retry};
 use oplog_tests::models::*;
 use oplog_tests::schema::*;
 
@@ -240,5 +240,102 @@ fn a_pool_of_eight_connections_is_shared_by_threads() {
     for _ in 0..8 {
         assert_free(&mut pool.get().unwrap());
     }
+    f.check();
+}
+
+/// On request, the fate of the logged transaction is that of the outer one.
+#[test]
+fn a_nested_transaction_goes_with_the_outer_one() {
+    let mut f = Fixture::new();
+    let oplog = f.oplog.clone();
+    let gone: Result<(), Error> = f.conn.transaction(|conn| {
+        oplog.nested().transaction(conn, |tx| {
+            tx.logged_insert::<Account, _>(NewAccount { owner: "gone" })
+        })?;
+        Err(Error::NotMigrated)
+    });
+    assert!(gone.is_err());
+    assert_eq!((f.snapshot().accounts.len(), f.entries().len()), (0, 0));
+
+    f.conn
+        .transaction(|conn| {
+            let mut ids = Vec::new();
+            for owner in ["Alice", "Bob"] {
+                let account: Account = oplog.nested().transaction(conn, |tx| {
+                    tx.logged_insert::<Account, _>(NewAccount { owner })
+                })?;
+                ids.push(account.id);
+            }
+            // An error takes back what is its own, and the outer transaction goes on.
+            let refused = oplog.nested().transaction(conn, |tx| {
+                tx.logged_insert::<Account, _>(NewAccount { owner: "Carol" })?;
+                tx.logged_insert::<Account, _>(NewAccount { owner: "nobody" })
+            });
+            assert!(matches!(refused, Err(Error::Database(_))), "{refused:?}");
+            oplog
+                .nested()
+                .on(format!("account:{}", ids[0]))
+                .transaction(conn, |tx| {
+                    let alice: Account =
+                        tx.read_one(accounts::table.find(ids[0]).select(Account::as_select()))?;
+                    tx.logged_update(&alice, accounts::balance.eq(5))
+                })
+                .map(drop)
+        })
+        .unwrap();
+    let owners: Vec<String> = f
+        .snapshot()
+        .accounts
+        .into_iter()
+        .map(|account| account.owner)
+        .collect();
+    assert_eq!(owners, ["Alice", "Bob"]);
+    assert_eq!(f.entries().len(), 3);
+    f.check();
+
+    // Outside of any transaction it is one of its own.
+    oplog
+        .nested()
+        .transaction(&mut f.conn, |tx| {
+            tx.logged_insert::<Account, _>(NewAccount { owner: "Dave" })
+        })
+        .unwrap();
+    f.check();
+}
+
+/// What would run again does not: the outer transaction must.
+#[test]
+fn a_nested_transaction_runs_once() {
+    let mut f = Fixture::new();
+    let alice = f.account("Alice");
+    let oplog = f.oplog.clone();
+    let mut runs = 0;
+    let lost: Result<(), Error> = f.conn.transaction(|conn| {
+        // Somebody else changes the ticket: here the outer transaction itself.
+        let result = oplog
+            .nested()
+            .on(alice.aggregate())
+            .transaction(conn, |tx| {
+                runs += 1;
+                tx.unlogged("the ticket moves", |conn| {
+                    diesel::sql_query("UPDATE oplog_ticket SET version = version + 1").execute(conn)
+                })?;
+                tx.logged_update(&alice, accounts::balance.eq(5))
+            });
+        assert!(
+            matches!(
+                result,
+                Err(Error::Contention {
+                    attempts: 1,
+                    reason: Retry::TicketLost,
+                    ..
+                })
+            ),
+            "{result:?}"
+        );
+        result.map(drop)
+    });
+    assert!(lost.is_err());
+    assert_eq!(runs, 1);
     f.check();
 }

@@ -2,7 +2,7 @@ use chrono::{NaiveDate, NaiveDateTime, NaiveTime};
 use diesel::prelude::*;
 use oplog_diesel::prelude::*;
 
-use crate::schema::{accounts, everything, postings, settings};
+use crate::schema::{accounts, counters, everything, postings, settings};
 
 #[derive(Queryable, Selectable, Identifiable, Insertable, Oplogged, Clone, Debug, PartialEq)]
 #[diesel(table_name = accounts)]
@@ -59,6 +59,17 @@ pub struct Setting {
     pub name: String,
     #[oplog(tag = 3)]
     pub value: Option<Vec<u8>>,
+}
+
+/// A row whose writers queue for its ticket.
+#[derive(Queryable, Selectable, Identifiable, Insertable, Oplogged, Clone, Debug, PartialEq)]
+#[diesel(table_name = counters)]
+#[oplog(type_name = "counter", aggregate = "counter", root = id, ticket = "lock_first")]
+pub struct Counter {
+    #[oplog(tag = 1)]
+    pub id: i64,
+    #[oplog(tag = 2)]
+    pub n: i64,
 }
 
 /// A column of every type.

@@ -7,6 +7,9 @@ use diesel::prelude::*;
 
 pub type Conn = PgConnection;
 
+/// Whether a log on this database remembers the heads of its tickets.
+pub const REMEMBERS_HEADS: bool = true;
+
 /// A database of its own, dropped with everything in it unless the test fails.
 pub struct Db {
     name: String,

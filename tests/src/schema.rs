@@ -25,6 +25,13 @@ diesel::table! {
 }
 
 diesel::table! {
+    counters (id) {
+        id -> BigInt,
+        n -> BigInt,
+    }
+}
+
+diesel::table! {
     everything (id) {
         id -> Integer,
         a_bool -> Bool,

@@ -5,6 +5,9 @@ use diesel::prelude::*;
 
 pub type Conn = SqliteConnection;
 
+/// Whether a log on this database remembers the heads of its tickets.
+pub const REMEMBERS_HEADS: bool = false;
+
 /// A database of its own, removed with everything in it when it is dropped.
 pub struct Db {
     folder: tempfile::TempDir,

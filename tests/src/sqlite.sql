@@ -26,3 +26,7 @@ CREATE TABLE everything (
     maybe_float FLOAT, maybe_double DOUBLE, maybe_text TEXT, maybe_bytes BLOB,
     maybe_date DATE, maybe_time TIME, maybe_timestamp TIMESTAMP
 );
+CREATE TABLE counters (
+    id INTEGER PRIMARY KEY,
+    n BIGINT NOT NULL DEFAULT 0
+);

@@ -17,10 +17,16 @@ mod evidence;
 mod filters;
 #[path = "../cases/fixture.rs"]
 mod fixture;
+#[path = "../cases/heads.rs"]
+mod heads;
 #[path = "../cases/inserts.rs"]
 mod inserts;
 #[path = "../cases/keys.rs"]
 mod keys;
+#[path = "../cases/lent.rs"]
+mod lent;
+#[path = "../cases/lock_first.rs"]
+mod lock_first;
 #[path = "../cases/migrations.rs"]
 mod migrations;
 #[path = "../cases/nesting.rs"]
@@ -31,6 +37,8 @@ mod poison;
 mod races;
 #[path = "../cases/replays.rs"]
 mod replays;
+#[path = "../cases/rows.rs"]
+mod rows;
 #[path = "../cases/sabotage.rs"]
 mod sabotage;
 #[path = "../cases/savepoints.rs"]

@@ -44,6 +44,7 @@ const _: () = {
             ],
             reserved: &[],
             partial: false,
+            lock_first: false,
         };
         fn value(
             &self,

@@ -26,6 +26,7 @@ const _: () = {
             ],
             reserved: &[2, 4],
             partial: false,
+            lock_first: true,
         };
         fn value(
             &self,

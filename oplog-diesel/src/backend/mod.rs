@@ -2,6 +2,8 @@
 
 #[cfg(feature = "postgres_backend")]
 mod postgres;
+#[cfg(feature = "postgres_backend")]
+mod postgres_row;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
@@ -10,12 +12,12 @@ use diesel::backend::Backend;
 use diesel::migration::Migration;
 use diesel::query_builder::AstPass;
 use diesel::result::Error as DieselError;
-use oplog_core::Head;
+use oplog_core::{Head, TypeDef};
 
 use crate::bind::RawRow;
 use crate::connection::LogConnection;
 use crate::model::Model;
-use crate::replay::{Column, TableName, TableOps};
+use crate::replay::{AnyRow, Column, TableName, TableOps};
 use crate::statement::Bind;
 use crate::store::{Redemption, Row};
 
@@ -34,6 +36,10 @@ pub trait LogBackend: Backend + 'static {
     /// Whether several transactions write at once, so that rows must be locked before they are read
     /// to be changed.
     const LOCKS_ROWS: bool;
+
+    /// Whether a head that is known saves reading a ticket. Where a transaction locks the whole
+    /// database, reading is cheap and says the truth.
+    const CACHES_HEADS: bool;
 
     /// Binds a value of one of our statements.
     ///
@@ -86,12 +92,54 @@ pub trait LogBackend: Backend + 'static {
         C: LogConnection<Backend = Self>;
 
     /// Redeems a ticket and appends the last of its entries, in as few round trips as the database
-    /// allows. `false` if the ticket was not as expected, and nothing was written.
+    /// allows. `false` if the ticket was not as expected, or is held and must not be waited for;
+    /// then nothing was written.
     ///
     /// # Errors
     ///
     /// Those of the statement.
     fn redeem<C>(conn: &mut C, redemption: &Redemption<'_>, row: &Row<'_>) -> QueryResult<bool>
+    where
+        C: LogConnection<Backend = Self>;
+
+    /// Whether [`write_row`](Self::write_row) works here.
+    const WRITES_ROWS_ALONE: bool;
+
+    /// Writes one row, redeems a ticket and appends its entry, in one statement without a transaction
+    /// around it. `false` if the stored row or the ticket is not as expected; then nothing was
+    /// written.
+    ///
+    /// # Errors
+    ///
+    /// Those of the statement.
+    fn write_row<C>(
+        conn: &mut C,
+        table: &TableName,
+        def: &'static TypeDef,
+        write: &RowWrite<'_, Self>,
+        redemption: &Redemption<'_>,
+        row: &Row<'_>,
+    ) -> QueryResult<bool>
+    where
+        C: LogConnection<Backend = Self>;
+
+    /// Makes the database refuse writes on this connection until [`end_reading`](Self::end_reading),
+    /// inside a transaction that goes on afterwards.
+    ///
+    /// # Errors
+    ///
+    /// Those of the statements.
+    fn begin_reading<C>(conn: &mut C) -> QueryResult<Reading>
+    where
+        C: LogConnection<Backend = Self>;
+
+    /// Lets the transaction write again, also after a statement that failed. `false` if something was
+    /// written nevertheless.
+    ///
+    /// # Errors
+    ///
+    /// Those of the statements; also if the transaction was ended meanwhile.
+    fn end_reading<C>(conn: &mut C, reading: Reading) -> QueryResult<bool>
     where
         C: LogConnection<Backend = Self>;
 
@@ -198,6 +246,38 @@ pub trait InsertMany<'q, C, M, V>: LogBackend {
     ///
     /// Those of the statement.
     fn insert_many(conn: &mut C, values: Vec<V>) -> QueryResult<Vec<M>>;
+}
+
+/// What is done to one row.
+pub enum RowWrite<'a, DB: LogBackend> {
+    /// Inserts it.
+    Insert {
+        /// The whole row.
+        new: &'a dyn AnyRow<DB>,
+    },
+    /// Sets columns of it.
+    Update {
+        /// The whole row, as it must be stored.
+        old: &'a dyn AnyRow<DB>,
+        /// The whole row, as it becomes.
+        new: &'a dyn AnyRow<DB>,
+        /// The columns that differ, by their index in the model's definition.
+        columns: &'a [usize],
+    },
+    /// Deletes it.
+    Delete {
+        /// The whole row, as it must be stored.
+        old: &'a dyn AnyRow<DB>,
+    },
+}
+
+/// What a connection was before it was lent for reading.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// Whether it refused writes already.
+    pub refused: bool,
+    /// A count that writes change, of whatever the database counts.
+    pub changes: i64,
 }
 
 /// What can be deferred in a replay.

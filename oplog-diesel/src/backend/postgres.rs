@@ -4,10 +4,12 @@ use diesel::pg::{Pg, PgValue};
 use diesel::query_dsl::methods::LoadQuery;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel::{Insertable, QueryResult};
-use oplog_core::Head;
+use oplog_core::{Head, TypeDef};
 
+use super::postgres_row::RowStatement;
 use super::{
-    Deferral, InsertMany, Locked, LogBackend, TableCopy, Wait, malformed, read_head, values,
+    Deferral, InsertMany, Locked, LogBackend, Reading, RowWrite, TableCopy, Wait, malformed,
+    read_head, values,
 };
 use crate::Oplogged;
 use crate::bind::RawRow;
@@ -26,6 +28,8 @@ statements! {
     ShortenLockTimeout = "SELECT current_setting('lock_timeout'), set_config('lock_timeout', '1ms', true)";
     SetLockTimeout = "SELECT set_config('lock_timeout', ?, true)";
     RedeemTicket = "WITH redeemed AS (UPDATE oplog_ticket SET version = ?, head_hash = ?, epoch = ? WHERE name = ? AND version = ? AND head_hash = ? AND epoch = ? RETURNING 1) INSERT INTO oplog_entry (create_time, version, aggregate_name, sequence, key_id, txn_id, metadata, data) SELECT ?, ?, ?, ?, ?, ?, ?, ? FROM redeemed";
+    // Without `held` it would wait for whoever holds the ticket.
+    RedeemTicketIfFree = "WITH held AS (SELECT name FROM oplog_ticket WHERE name = ? AND version = ? AND head_hash = ? AND epoch = ? FOR UPDATE SKIP LOCKED), redeemed AS (UPDATE oplog_ticket AS ticket SET version = ?, head_hash = ?, epoch = ? FROM held WHERE ticket.name = held.name RETURNING 1) INSERT INTO oplog_entry (create_time, version, aggregate_name, sequence, key_id, txn_id, metadata, data) SELECT ?, ?, ?, ?, ?, ?, ?, ? FROM redeemed";
     RedeemNewTicket = "WITH redeemed AS (INSERT INTO oplog_ticket (name, version, head_hash, epoch) VALUES (?, ?, ?, ?) ON CONFLICT (name) DO NOTHING RETURNING 1) INSERT INTO oplog_entry (create_time, version, aggregate_name, sequence, key_id, txn_id, metadata, data) SELECT ?, ?, ?, ?, ?, ?, ?, ? FROM redeemed";
     LockMaintenance = "SELECT pg_advisory_xact_lock(8029759185026510694)";
     SelectColumns = "SELECT attname::text, attgenerated <> '' FROM pg_attribute WHERE attrelid = to_regclass(?) AND attnum > 0 AND NOT attisdropped ORDER BY attnum";
@@ -41,6 +45,8 @@ impl LogBackend for Pg {
     const BEGIN_ALONE: &'static str = Self::BEGIN;
     const BEGIN_SNAPSHOT: &'static str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
     const LOCKS_ROWS: bool = true;
+    const CACHES_HEADS: bool = true;
+    const WRITES_ROWS_ALONE: bool = true;
     const SURVIVES_REFUSAL: bool = false;
     const INSERT_IDENTITY: &'static str = " OVERRIDING SYSTEM VALUE";
     const REPLAY_ROWS_MAX: usize = 128;
@@ -86,13 +92,8 @@ impl LogBackend for Pg {
     where
         C: LogConnection<Backend = Self>,
     {
-        let version = head.next_sequence as i64;
-        let binds = [
-            Bind::Text(name),
-            Bind::I64(version),
-            Bind::Bytes(head.hash.as_bytes()),
-            Bind::I32(head.epoch as i32),
-        ];
+        let [version, hash, epoch] = head_binds(head);
+        let binds = [Bind::Text(name), version, hash, epoch];
         let create = Statement::<CreateTicket>::new(&binds);
         if wait == Wait::ForIt {
             return Ok(execute(conn, &create)? == 1);
@@ -126,59 +127,111 @@ impl LogBackend for Pg {
             before,
             after,
             exists,
+            wait,
         } = redemption;
-        let [
-            create_time,
-            version,
-            aggregate,
-            sequence,
-            key_id,
-            txn_id,
-            metadata,
-            data,
-        ] = row.binds();
-        let after_hash = Bind::Bytes(after.hash.as_bytes());
-        let inserted = if *exists {
-            execute(
+        let name = Bind::Text(name);
+        let [version, hash, epoch] = head_binds(after);
+        let [version_before, hash_before, epoch_before] = head_binds(before);
+        let [e1, e2, e3, e4, e5, e6, e7, e8] = row.binds();
+        let inserted = match (exists, wait) {
+            (true, Wait::ForIt) => execute(
                 conn,
                 &Statement::<RedeemTicket>::new(&[
-                    Bind::I64(after.next_sequence as i64),
-                    after_hash,
-                    Bind::I32(after.epoch as i32),
-                    Bind::Text(name),
-                    Bind::I64(before.next_sequence as i64),
-                    Bind::Bytes(before.hash.as_bytes()),
-                    Bind::I32(before.epoch as i32),
-                    create_time,
                     version,
-                    aggregate,
-                    sequence,
-                    key_id,
-                    txn_id,
-                    metadata,
-                    data,
+                    hash,
+                    epoch,
+                    name,
+                    version_before,
+                    hash_before,
+                    epoch_before,
+                    e1,
+                    e2,
+                    e3,
+                    e4,
+                    e5,
+                    e6,
+                    e7,
+                    e8,
                 ]),
-            )?
-        } else {
-            execute(
+            )?,
+            (true, Wait::NotAtAll) => execute(
+                conn,
+                &Statement::<RedeemTicketIfFree>::new(&[
+                    name,
+                    version_before,
+                    hash_before,
+                    epoch_before,
+                    version,
+                    hash,
+                    epoch,
+                    e1,
+                    e2,
+                    e3,
+                    e4,
+                    e5,
+                    e6,
+                    e7,
+                    e8,
+                ]),
+            )?,
+            (false, _) => execute(
                 conn,
                 &Statement::<RedeemNewTicket>::new(&[
-                    Bind::Text(name),
-                    Bind::I64(after.next_sequence as i64),
-                    after_hash,
-                    Bind::I32(after.epoch as i32),
-                    create_time,
-                    version,
-                    aggregate,
-                    sequence,
-                    key_id,
-                    txn_id,
-                    metadata,
-                    data,
+                    name, version, hash, epoch, e1, e2, e3, e4, e5, e6, e7, e8,
                 ]),
-            )?
+            )?,
         };
         Ok(inserted == 1)
+    }
+
+    fn write_row<C>(
+        conn: &mut C,
+        table: &TableName,
+        def: &'static TypeDef,
+        write: &RowWrite<'_, Self>,
+        redemption: &Redemption<'_>,
+        row: &Row<'_>,
+    ) -> QueryResult<bool>
+    where
+        C: LogConnection<Backend = Self>,
+    {
+        let [version, hash, epoch] = head_binds(&redemption.before);
+        let statement = RowStatement {
+            table,
+            def,
+            write,
+            exists: redemption.exists,
+            after: head_binds(&redemption.after),
+            before: [Bind::Text(redemption.name), version, hash, epoch],
+            entry: row.binds(),
+        };
+        match execute(conn, &statement) {
+            Err(DieselError::DatabaseError(DatabaseErrorKind::NotNullViolation, information))
+                if information.table_name() == Some("oplog_entry")
+                    && information.column_name() == Some("sequence") =>
+            {
+                Ok(false)
+            }
+            result => Ok(result? == 1),
+        }
+    }
+
+    /// A transaction that is read-only can't be made anything else by a statement, but it is so only
+    /// as long as the savepoint in which it became so.
+    fn begin_reading<C>(conn: &mut C) -> QueryResult<Reading>
+    where
+        C: LogConnection<Backend = Self>,
+    {
+        conn.batch_execute("SAVEPOINT oplog_reading; SET LOCAL transaction_read_only = on")?;
+        Ok(Reading::default())
+    }
+
+    fn end_reading<C>(conn: &mut C, _reading: Reading) -> QueryResult<bool>
+    where
+        C: LogConnection<Backend = Self>,
+    {
+        conn.batch_execute("ROLLBACK TO SAVEPOINT oplog_reading; RELEASE SAVEPOINT oplog_reading")?;
+        Ok(true)
     }
 
     fn migrations() -> Vec<Box<dyn Migration<Self>>> {
@@ -351,6 +404,15 @@ where
         };
         insert.internal_load(conn)?.collect()
     }
+}
+
+/// The columns `version, head_hash, epoch` of a head.
+fn head_binds(head: &Head) -> [Bind<'_>; 3] {
+    [
+        Bind::I64(head.next_sequence as i64),
+        Bind::Bytes(head.hash.as_bytes()),
+        Bind::I32(head.epoch as i32),
+    ]
 }
 
 /// The columns of a table that draw from a sequence of their own, with the sequence.

@@ -4,9 +4,9 @@ use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel::sql_types::BigInt;
 use diesel::sqlite::Sqlite;
 use diesel::{Insertable, QueryResult};
-use oplog_core::Head;
+use oplog_core::{Head, TypeDef};
 
-use super::{Deferral, InsertMany, Locked, LogBackend, TableCopy, Wait, values};
+use super::{Deferral, InsertMany, Locked, LogBackend, Reading, RowWrite, TableCopy, Wait, values};
 use crate::Oplogged;
 use crate::bind::{RawRow, read};
 use crate::connection::{LogConnection, execute, load, load_one};
@@ -22,6 +22,7 @@ statements! {
     SelectColumns = "SELECT name, hidden FROM pragma_table_xinfo(?, ?)";
     SelectTriggers = "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE UNION ALL SELECT name FROM sqlite_temp_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE";
     SelectOrphan = "SELECT 1 FROM pragma_foreign_key_check(?, ?) LIMIT 1";
+    SelectReading = "SELECT query_only, total_changes() FROM pragma_query_only";
     SelectForeignKeys = "SELECT foreign_keys FROM pragma_foreign_keys";
     SelectSql = "SELECT type, name, sql FROM sqlite_master WHERE tbl_name = ? COLLATE NOCASE AND type IN ('table', 'index') AND sql IS NOT NULL ORDER BY type DESC, name";
 }
@@ -35,6 +36,9 @@ impl LogBackend for Sqlite {
     const BEGIN_ALONE: &'static str = "BEGIN EXCLUSIVE";
     const BEGIN_SNAPSHOT: &'static str = "BEGIN";
     const LOCKS_ROWS: bool = false;
+    const CACHES_HEADS: bool = false;
+    // Nobody is far away here, and a statement that writes two tables does not exist.
+    const WRITES_ROWS_ALONE: bool = false;
     const SURVIVES_REFUSAL: bool = true;
     const INSERT_IDENTITY: &'static str = "";
     // Each statement that returns rows opens a table in memory for them, so that one for many rows
@@ -86,6 +90,7 @@ impl LogBackend for Sqlite {
             before,
             after,
             exists,
+            wait: _,
         } = redemption;
         let redeemed = if *exists {
             execute(
@@ -107,6 +112,43 @@ impl LogBackend for Sqlite {
             store::insert_entry(conn, row)?;
         }
         Ok(redeemed)
+    }
+
+    fn write_row<C>(
+        _conn: &mut C,
+        _table: &TableName,
+        _def: &'static TypeDef,
+        _write: &RowWrite<'_, Self>,
+        _redemption: &Redemption<'_>,
+        _row: &Row<'_>,
+    ) -> QueryResult<bool>
+    where
+        C: LogConnection<Backend = Self>,
+    {
+        Ok(false)
+    }
+
+    /// The pragma is the connection's and no transaction's, and any statement can switch it off again;
+    /// so what was changed is counted as well.
+    fn begin_reading<C>(conn: &mut C) -> QueryResult<Reading>
+    where
+        C: LogConnection<Backend = Self>,
+    {
+        let reading = reading(conn)?;
+        conn.batch_execute("SAVEPOINT oplog_reading; PRAGMA query_only = ON")?;
+        Ok(reading)
+    }
+
+    fn end_reading<C>(conn: &mut C, before: Reading) -> QueryResult<bool>
+    where
+        C: LogConnection<Backend = Self>,
+    {
+        if !before.refused {
+            conn.batch_execute("PRAGMA query_only = OFF")?;
+        }
+        // Without the savepoint, the closure ended the transaction that it was in.
+        conn.batch_execute("ROLLBACK TO oplog_reading; RELEASE oplog_reading")?;
+        Ok(reading(conn)?.changes == before.changes)
     }
 
     fn migrations() -> Vec<Box<dyn Migration<Self>>> {
@@ -234,6 +276,19 @@ where
         }
         Ok(rows)
     }
+}
+
+fn reading<C>(conn: &mut C) -> QueryResult<Reading>
+where
+    C: LogConnection<Backend = Sqlite>,
+{
+    let reading = load_one(conn, Statement::<SelectReading>::new(&[]), |row| {
+        Ok(Reading {
+            refused: Sqlite::read_i64(row, 0)? != 0,
+            changes: Sqlite::read_i64(row, 1)?,
+        })
+    })?;
+    Ok(reading.unwrap_or_default())
 }
 
 fn renamed_sql<C>(conn: &mut C, tables: &[TableCopy]) -> QueryResult<Vec<String>>

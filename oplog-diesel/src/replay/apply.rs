@@ -484,6 +484,7 @@ impl<DB: LogBackend> Table<DB> {
             place,
             after,
             Verb::Update {
+                key: after,
                 columns: &changed,
                 row: after,
             },

@@ -3,7 +3,7 @@
 mod apply;
 mod ops;
 mod order;
-mod statement;
+pub(crate) mod statement;
 mod table;
 
 use std::panic::resume_unwind;

@@ -1,4 +1,4 @@
-//! The statements of a replay: rows of any model, tables of any name. Diesel caches them by their
+//! The statements about whole rows of any model, in tables of any name. Diesel caches them by their
 //! text, of which there are few for each table.
 
 use diesel::QueryResult;
@@ -8,15 +8,16 @@ use oplog_core::TypeDef;
 
 use super::{AnyRow, TableName};
 use crate::backend::LogBackend;
+use crate::dml::LOCKING;
 
 /// The parts of a table's statements that are the same for every row, in the database's own quotes.
 /// Diesel looks a statement up by its text, so the text is put together for each row; from few
 /// pieces, it costs little.
 #[derive(Debug)]
-pub(super) struct Texts {
+pub(crate) struct Texts {
     /// `"table"`.
     table: String,
-    /// `("a", "b")` and the words after it: the columns that are inserted.
+    /// `("a", "b")`: the columns that are inserted.
     insert: String,
     /// `"a", "b"`: all columns of the model.
     all: String,
@@ -47,7 +48,7 @@ impl Texts {
             .enumerate();
         Ok(Texts {
             table: table.quote::<DB>()?,
-            insert: format!(" ({}){} VALUES ", insert.join(", "), DB::INSERT_IDENTITY),
+            insert: format!(" ({})", insert.join(", ")),
             all: quoted.join(", "),
             key: key
                 .map(|(at, column)| {
@@ -65,20 +66,25 @@ impl Texts {
     }
 }
 
-/// One statement on a table of a replay.
-pub(super) struct OnTable<'a, DB: LogBackend> {
+/// One statement on a table.
+pub(crate) struct OnTable<'a, DB: LogBackend> {
     pub texts: &'a Texts,
     pub def: &'static TypeDef,
     pub verb: Verb<'a, DB>,
 }
 
-pub(super) enum Verb<'a, DB: LogBackend> {
-    /// Inserts rows and returns them.
+pub(crate) enum Verb<'a, DB: LogBackend> {
+    /// Inserts rows, also into generated identity columns, and returns them.
     Insert { rows: &'a [Box<dyn AnyRow<DB>>] },
+    /// Inserts a row and returns it.
+    InsertOne { row: &'a dyn AnyRow<DB> },
     /// Reads the row with the key of this one.
     Select { key: &'a dyn AnyRow<DB> },
-    /// Sets these columns in the row with the key of this one, and returns it.
+    /// Reads the row with the key of this one and locks it.
+    Lock { key: &'a dyn AnyRow<DB> },
+    /// Sets these columns of the row with the key of this one to those of another, and returns it.
     Update {
+        key: &'a dyn AnyRow<DB>,
         columns: &'a [usize],
         row: &'a dyn AnyRow<DB>,
     },
@@ -101,6 +107,27 @@ impl<DB: LogBackend> OnTable<'_, DB> {
         Ok(())
     }
 
+    fn insert(&self, identity: &str, out: &mut AstPass<'_, '_, DB>) {
+        out.push_sql("INSERT INTO ");
+        out.push_sql(&self.texts.table);
+        out.push_sql(&self.texts.insert);
+        out.push_sql(identity);
+        out.push_sql(" VALUES ");
+    }
+
+    fn values<'b>(
+        &'b self,
+        row: &'b dyn AnyRow<DB>,
+        out: &mut AstPass<'_, 'b, DB>,
+    ) -> QueryResult<()> {
+        for (at, column) in self.texts.inserted.iter().enumerate() {
+            out.push_sql(if at == 0 { "(" } else { ", " });
+            row.bind(*column, out.reborrow())?;
+        }
+        out.push_sql(")");
+        Ok(())
+    }
+
     fn returning(&self, out: &mut AstPass<'_, '_, DB>) {
         out.push_sql(" RETURNING ");
         out.push_sql(&self.texts.all);
@@ -112,19 +139,19 @@ impl<DB: LogBackend> QueryFragment<DB> for OnTable<'_, DB> {
         let texts = self.texts;
         match &self.verb {
             Verb::Insert { rows } => {
-                out.push_sql("INSERT INTO ");
-                out.push_sql(&texts.table);
-                out.push_sql(&texts.insert);
+                self.insert(DB::INSERT_IDENTITY, &mut out);
                 for (at, row) in rows.iter().enumerate() {
-                    out.push_sql(if at == 0 { "(" } else { ", (" });
-                    for (at, column) in texts.inserted.iter().enumerate() {
-                        if at > 0 {
-                            out.push_sql(", ");
-                        }
-                        row.bind(*column, out.reborrow())?;
+                    if at > 0 {
+                        out.push_sql(", ");
                     }
-                    out.push_sql(")");
+                    self.values(&**row, &mut out)?;
                 }
+                self.returning(&mut out);
+                Ok(())
+            }
+            Verb::InsertOne { row } => {
+                self.insert("", &mut out);
+                self.values(*row, &mut out)?;
                 self.returning(&mut out);
                 Ok(())
             }
@@ -135,7 +162,18 @@ impl<DB: LogBackend> QueryFragment<DB> for OnTable<'_, DB> {
                 out.push_sql(&texts.table);
                 self.with_key(*key, &mut out)
             }
-            Verb::Update { columns, row } => {
+            Verb::Lock { key } => {
+                out.push_sql("SELECT ");
+                out.push_sql(&texts.all);
+                out.push_sql(" FROM ");
+                out.push_sql(&texts.table);
+                self.with_key(*key, &mut out)?;
+                if DB::LOCKS_ROWS {
+                    out.push_sql(LOCKING);
+                }
+                Ok(())
+            }
+            Verb::Update { key, columns, row } => {
                 out.push_sql("UPDATE ");
                 out.push_sql(&texts.table);
                 for (at, column) in columns.iter().enumerate() {
@@ -144,7 +182,7 @@ impl<DB: LogBackend> QueryFragment<DB> for OnTable<'_, DB> {
                     out.push_sql(" = ");
                     row.bind(*column, out.reborrow())?;
                 }
-                self.with_key(*row, &mut out)?;
+                self.with_key(*key, &mut out)?;
                 self.returning(&mut out);
                 Ok(())
             }

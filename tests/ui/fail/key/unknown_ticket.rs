@@ -9,7 +9,7 @@ diesel::table! {
 
 #[derive(Oplogged)]
 #[diesel(table_name = accounts)]
-#[oplog(type_name = "account", aggregate = "account", ticket = "lock_first")]
+#[oplog(type_name = "account", aggregate = "account", ticket = "locked_first")]
 struct Account {
     #[oplog(tag = 1)]
     id: i64,
