@@ -8,9 +8,9 @@ use diesel::query_dsl::methods::{FindDsl, LoadQuery};
 use diesel::query_source::QuerySource;
 use diesel::result::Error as DieselError;
 use diesel::{Insertable, QueryResult};
-use oplog_core::{LogRow, Message, Recorder, encode_columns};
+use oplog_core::{LogRow, Message, RecordError, Recorder, encode_columns};
 
-use crate::backend::InsertMany;
+use crate::backend::{InsertMany, LogBackend};
 use crate::bind::Bindable;
 use crate::connection::{LogConnection, commit, rollback};
 use crate::dml::{
@@ -27,7 +27,8 @@ use crate::{Error, Oplogged, Retry};
 /// **An error is final.** Once a write statement failed, the transaction can't be committed, even if
 /// the closure ignores the error: rows and log could differ. A write that may fail is tried in a
 /// [`savepoint`](Self::savepoint). A call that says [`NotFound`] wrote nothing and leaves the
-/// transaction as it was.
+/// transaction as it was. SQLite takes back the whole transaction at some errors (a constraint with
+/// `ON CONFLICT ROLLBACK`, a full disk); then every further call is refused, in a savepoint or not.
 ///
 /// There is no way to the raw connection, so nothing can be written past the log.
 ///
@@ -125,6 +126,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         while values.peek().is_some() {
             let chunk: Vec<V> = values.by_ref().take(INSERT_ROWS_MAX).collect();
             let expected = chunk.len();
+            self.alive()?;
             self.write_many(|tx| {
                 let rows =
                     C::Backend::insert_many(tx.conn, chunk).map_err(|error| tx.failed(error))?;
@@ -396,6 +398,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     where
         Q: AsQuery<Query: SelectQuery> + LoadQuery<'q, C, U>,
     {
+        self.alive()?;
         let row = query
             .internal_load(self.conn)
             .and_then(|mut rows| rows.next().transpose());
@@ -445,20 +448,24 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         E: From<Error>,
         F: FnOnce(&mut Tx<'_, C>) -> Result<T, E>,
     {
+        self.alive()?;
         let mark = self.progress.recorder.mark();
         // Poisoned until the database has confirmed which way the savepoint ended.
         self.progress.recorder.sending();
         AnsiTransactionManager::begin_transaction(self.conn)
-            .map_err(Error::store("setting a savepoint"))?;
+            .map_err(|error| self.store_failed("setting a savepoint", error))?;
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             body(&mut Tx::new(self.conn, self.progress))
         }));
         let error = match outcome {
             Ok(Ok(value)) => {
-                commit(self.conn).map_err(Error::store("releasing a savepoint"))?;
+                self.alive()?;
+                commit(self.conn)
+                    .map_err(|error| self.store_failed("releasing a savepoint", error))?;
                 self.progress.recorder.settled();
                 return Ok(value);
             }
+            Ok(Err(error)) if self.alive().is_err() => return Err(error),
             Ok(Err(error)) => error,
             Err(panic) => {
                 rollback(self.conn);
@@ -466,7 +473,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
             }
         };
         AnsiTransactionManager::rollback_transaction(self.conn)
-            .map_err(Error::store("going back to a savepoint"))?;
+            .map_err(|error| self.store_failed("going back to a savepoint", error))?;
         self.progress.recorder.rollback_to(mark);
         Err(error)
     }
@@ -528,6 +535,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     where
         Q: LoadQuery<'q, C, U>,
     {
+        self.alive()?;
         let rows = query
             .internal_load(self.conn)
             .and_then(Iterator::collect::<QueryResult<Vec<U>>>);
@@ -536,10 +544,31 @@ impl<'t, C: LogConnection> Tx<'t, C> {
 
     /// Keeps in mind why a statement failed, whatever the closure makes of the error.
     fn failed(&mut self, error: DieselError) -> Error {
-        if let Some(retry) = Retry::of(&error) {
+        self.note(&error);
+        Error::Database(error)
+    }
+
+    /// As [`failed`](Self::failed), for a statement of our own.
+    fn store_failed(&mut self, operation: &'static str, error: DieselError) -> Error {
+        self.note(&error);
+        Error::store(operation)(error)
+    }
+
+    fn note(&mut self, error: &DieselError) {
+        if let Some(retry) = Retry::of(error) {
             self.progress.retry = Some(retry);
         }
-        Error::Database(error)
+        if C::Backend::has_vanished(self.conn) {
+            self.progress.recorder.vanished();
+        }
+    }
+
+    /// Refuses to send anything once the database has taken back the transaction by itself.
+    fn alive(&self) -> Result<(), Error> {
+        if self.progress.recorder.has_vanished() {
+            return Err(RecordError::Poisoned.into());
+        }
+        Ok(())
     }
 
     fn record<M: Oplogged>(&mut self, row: &M, message: &Message) -> Result<(), Error> {

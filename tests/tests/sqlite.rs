@@ -45,3 +45,5 @@ mod tickets;
 mod transactions;
 #[path = "../cases/updates.rs"]
 mod updates;
+#[path = "../cases/vanished.rs"]
+mod vanished;
