@@ -10,7 +10,7 @@ use crate::key_source::{KeySource, KeySourceError};
 use crate::model::{Model, Replayable};
 use crate::replay::Replay;
 use crate::store::{self, LogRow};
-use crate::transaction::TransactionBuilder;
+use crate::transaction::{Failure, TransactionBuilder, stored};
 use crate::tx::Tx;
 use crate::verify::{self, VerifyReport};
 use crate::{Error, TypeCatalog, keys, model};
@@ -274,10 +274,10 @@ impl Oplog {
         &self,
         conn: &mut C,
         aggregate: &Aggregate,
-    ) -> Result<Head, Error> {
-        match store::ticket(conn, aggregate.as_str()).map_err(Error::store("reading a ticket"))? {
+    ) -> Result<Head, Failure> {
+        match store::ticket(conn, aggregate.as_str()).map_err(stored("reading a ticket"))? {
             Some(head) => Ok(head),
-            None => self.genesis(aggregate),
+            None => Ok(self.genesis(aggregate)?),
         }
     }
 

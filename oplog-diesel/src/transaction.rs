@@ -8,7 +8,8 @@ use oplog_core::{Aggregate, Closing, Head, Metadata, QueueLimits, Receipt, Recor
 
 use crate::backend::{Locked, LogBackend, Wait};
 use crate::connection::{
-    Connect, LogConnection, Nesting, begin_patiently, commit, nesting, pause, rollback,
+    Connect, LogConnection, Nesting, begin_patiently, commit, depth, guarded, nesting, opening,
+    pause, rollback_to,
 };
 use crate::store::{self, Redemption, Row};
 use crate::tx::{Progress, Tx};
@@ -33,8 +34,8 @@ enum Attempt<T, E> {
     Again(Retry),
 }
 
-/// Why a transaction could not be closed.
-enum Failure {
+/// Why a transaction could not be opened or closed.
+pub(crate) enum Failure {
     Retry(Retry),
     Error(Error),
 }
@@ -230,6 +231,7 @@ impl<'o> TransactionBuilder<'o> {
         E: From<Error>,
         F: FnMut(&mut Tx<'_, C>) -> Result<T, E>,
     {
+        let outer = depth(conn);
         if let Err(failure) = begin(conn, deadline) {
             return failed(failure);
         }
@@ -242,38 +244,42 @@ impl<'o> TransactionBuilder<'o> {
                 let head = self.oplog.head(conn, aggregate)?;
                 progress.recorder.name(aggregate.clone(), head);
             }
-            body(&mut Tx::new(conn, &mut progress))
+            Ok(body(&mut Tx::new(conn, &mut progress)))
         }));
         let value = match outcome {
-            Ok(Ok(value)) => value,
-            Ok(Err(error)) => {
-                rollback(conn);
+            Ok(Ok(Ok(value))) => value,
+            Ok(Err(failure)) => {
+                rollback_to(conn, outer);
+                return failed(failure);
+            }
+            Ok(Ok(Err(error))) => {
+                rollback_to(conn, outer);
                 return match progress.retry {
                     Some(retry) => Attempt::Again(retry),
                     None => Attempt::Failed(error),
                 };
             }
             Err(panic) => {
-                rollback(conn);
+                rollback_to(conn, outer);
                 resume_unwind(panic)
             }
         };
         if let Some(retry) = progress.retry {
             // The closure went on after an error that only means "again", of a write or of a read:
             // a database that breaks a deadlock takes back the whole transaction for either.
-            rollback(conn);
+            rollback_to(conn, outer);
             return Attempt::Again(retry);
         }
-        let receipts = match self.close(conn, progress.recorder) {
-            Ok(receipts) => receipts,
-            Err(failure) => {
-                rollback(conn);
-                return failed(failure);
-            }
-        };
-        match close_with(conn, receipts) {
+        let closed = guarded(conn, outer, |conn| {
+            let receipts = self.close(conn, progress.recorder)?;
+            close_with(conn, receipts)
+        });
+        match closed {
             Ok(receipts) => Attempt::Committed(value, receipts),
-            Err(failure) => failed(failure),
+            Err(failure) => {
+                rollback_to(conn, outer);
+                failed(failure)
+            }
         }
     }
 
@@ -401,8 +407,10 @@ impl<'o> TransactionBuilder<'o> {
 
 fn begin<C: LogConnection>(conn: &mut C, deadline: Instant) -> Result<(), Failure> {
     let opened = match nesting(conn).map_err(stored("looking at the connection"))? {
-        Nesting::None => begin_patiently(conn, C::Backend::BEGIN, deadline),
-        Nesting::Test => AnsiTransactionManager::begin_transaction(conn),
+        Nesting::None => opening(conn, |conn| {
+            begin_patiently(conn, C::Backend::BEGIN, deadline)
+        }),
+        Nesting::Test => opening(conn, AnsiTransactionManager::begin_transaction),
         Nesting::Outer => return Err(Error::OuterTransaction.into()),
     };
     opened.map_err(stored("opening a transaction"))
@@ -417,7 +425,9 @@ fn close_with<C: LogConnection>(
         Ok(()) => Ok(receipts),
         Err(error) => Err(match Retry::of(&error) {
             Some(retry) => Failure::Retry(retry),
-            None if is_lost(&error) => Error::CommitUnknown { receipts }.into(),
+            None if is_lost(&error) && !receipts.is_empty() => {
+                Error::CommitUnknown { receipts }.into()
+            }
             None => Error::Database(error).into(),
         }),
     }
@@ -452,7 +462,7 @@ fn lost() -> Failure {
     Failure::Retry(Retry::TicketLost)
 }
 
-fn stored(operation: &'static str) -> impl FnOnce(DieselError) -> Failure {
+pub(crate) fn stored(operation: &'static str) -> impl FnOnce(DieselError) -> Failure {
     move |error| match Retry::of(&error) {
         Some(retry) => Failure::Retry(retry),
         None => Failure::Error(Error::store(operation)(error)),
