@@ -72,6 +72,11 @@ impl Db {
     }
 }
 
+/// Whether no transaction is open, whatever Diesel thinks.
+pub fn is_free(conn: &mut Conn) -> bool {
+    conn.batch_execute("SAVEPOINT only_inside_of_one").is_err()
+}
+
 impl Default for Db {
     fn default() -> Self {
         Self::new()

@@ -51,6 +51,11 @@ impl Db {
     }
 }
 
+/// Whether no transaction is open, whatever Diesel thinks.
+pub fn is_free(conn: &mut Conn) -> bool {
+    conn.batch_execute("BEGIN; ROLLBACK").is_ok()
+}
+
 impl Default for Db {
     fn default() -> Self {
         Self::new()

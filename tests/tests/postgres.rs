@@ -15,10 +15,14 @@ mod deletes;
 mod entries;
 #[path = "../cases/evidence.rs"]
 mod evidence;
+#[path = "../cases/faults.rs"]
+mod faults;
 #[path = "../cases/filters.rs"]
 mod filters;
 #[path = "../cases/fixture.rs"]
 mod fixture;
+#[path = "../cases/forms.rs"]
+mod forms;
 #[path = "../cases/inserts.rs"]
 mod inserts;
 #[path = "../cases/keys.rs"]
