@@ -72,7 +72,10 @@ pub fn builder(db: &Db) -> OplogBuilder {
 
 impl Fixture {
     pub fn new() -> Self {
-        let db = Db::new();
+        Self::on(Db::new())
+    }
+
+    pub fn on(db: Db) -> Self {
         let mut conn = db.connect();
         let oplog = builder(&db).open(&mut conn).unwrap();
         Fixture {

@@ -27,6 +27,8 @@ mod forms;
 mod inserts;
 #[path = "../cases/keys.rs"]
 mod keys;
+#[path = "../cases/kills.rs"]
+mod kills;
 #[path = "../cases/migrations.rs"]
 mod migrations;
 #[path = "../cases/nesting.rs"]

@@ -23,8 +23,12 @@ mod fixture;
 mod forms;
 #[path = "../cases/inserts.rs"]
 mod inserts;
+#[path = "../cases/journal.rs"]
+mod journal;
 #[path = "../cases/keys.rs"]
 mod keys;
+#[path = "../cases/kills.rs"]
+mod kills;
 #[path = "../cases/migrations.rs"]
 mod migrations;
 #[path = "../cases/nesting.rs"]
