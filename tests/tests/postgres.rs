@@ -49,6 +49,8 @@ mod splits;
 mod tampering;
 #[path = "../cases/tickets.rs"]
 mod tickets;
+#[path = "../cases/timeouts.rs"]
+mod timeouts;
 #[path = "../cases/transactions.rs"]
 mod transactions;
 #[path = "../cases/updates.rs"]
