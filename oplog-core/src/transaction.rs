@@ -88,6 +88,8 @@ pub struct Recorder {
     bytes: usize,
     next_ordinal: u32,
     unsettled: u32,
+    // Whether the database has taken back the transaction by itself.
+    vanished: bool,
     // Whether a write statement was sent, also one that changed nothing and so is not logged.
     wrote: bool,
 }
@@ -147,7 +149,8 @@ pub enum RecordError {
         /// The limit.
         max: u16,
     },
-    /// A write statement failed, so that rows and messages may differ.
+    /// A write statement failed, so that rows and messages may differ, or the database took back the
+    /// transaction by itself.
     #[error("a write failed, so that the transaction can't be committed")]
     Poisoned,
     /// The operating system gave no random bytes.
@@ -168,6 +171,7 @@ impl Recorder {
             bytes: 0,
             next_ordinal: 0,
             unsettled: 0,
+            vanished: false,
             wrote: false,
         }
     }
@@ -224,9 +228,21 @@ impl Recorder {
         self.unsettled = self.unsettled.saturating_sub(1);
     }
 
-    /// Whether a write failed, so that the transaction can't be committed.
+    /// The database has taken back the whole transaction by itself. Nothing makes that good again,
+    /// not even going back to a mark: what was recorded before the mark is lost, too.
+    pub fn vanished(&mut self) {
+        self.vanished = true;
+    }
+
+    /// Whether the database has taken back the transaction by itself. Nothing more may be sent.
+    pub fn has_vanished(&self) -> bool {
+        self.vanished
+    }
+
+    /// Whether a write failed, or the database took back the transaction, so that it can't be
+    /// committed.
     pub fn is_poisoned(&self) -> bool {
-        self.unsettled > 0
+        self.unsettled > 0 || self.vanished
     }
 
     /// Whether there is nothing to log.

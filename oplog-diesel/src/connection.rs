@@ -143,63 +143,86 @@ pub(crate) fn in_transaction<C: LogConnection, T>(
     what: &'static str,
     body: impl FnOnce(&mut C) -> Result<T, Error>,
 ) -> Result<T, Error> {
-    let outside = depth(conn);
-    match nesting(conn).map_err(Error::store("looking at the connection"))? {
+    let outer = depth(conn);
+    let opened = match nesting(conn).map_err(Error::store("looking at the connection"))? {
         Nesting::None => {
             let deadline = Instant::now() + Duration::from_secs(10);
-            begin_patiently(conn, begin, deadline).map_err(Error::store(what))?
+            opening(conn, |conn| begin_patiently(conn, begin, deadline))
         }
-        Nesting::Test => {
-            AnsiTransactionManager::begin_transaction(conn).map_err(Error::store(what))?
-        }
+        Nesting::Test => opening(conn, AnsiTransactionManager::begin_transaction),
         Nesting::Outer => return Err(Error::OuterTransaction),
-    }
-    match catch_unwind(AssertUnwindSafe(|| body(conn))) {
-        Ok(Ok(value)) => {
+    };
+    opened.map_err(Error::store(what))?;
+    guarded(conn, outer, |conn| match body(conn) {
+        Ok(value) => {
             commit(conn).map_err(Error::store("committing"))?;
             Ok(value)
         }
-        Ok(Err(error)) => {
-            rollback(conn, outside);
+        Err(error) => {
+            rollback_to(conn, outer);
             Err(error)
         }
+    })
+}
+
+/// Rolls back. An error of the rollback is not reported, the cause of the rollback is: a connection
+/// that can't roll back is marked as broken by Diesel, and no pool hands it out again.
+pub(crate) fn rollback<C: LogConnection>(conn: &mut C) {
+    let _ = AnsiTransactionManager::rollback_transaction(conn);
+}
+
+/// Rolls back everything that is open above a depth, also savepoints that a panic left open.
+pub(crate) fn rollback_to<C: LogConnection>(conn: &mut C, outer: u32) {
+    let mut before = depth(conn);
+    while before > outer {
+        rollback(conn);
+        let after = depth(conn);
+        if after >= before {
+            return;
+        }
+        before = after;
+    }
+}
+
+/// Runs a part of a transaction. A panic in it takes back everything above a depth, and goes on.
+pub(crate) fn guarded<C: LogConnection, T>(
+    conn: &mut C,
+    outer: u32,
+    part: impl FnOnce(&mut C) -> T,
+) -> T {
+    match catch_unwind(AssertUnwindSafe(|| part(conn))) {
+        Ok(value) => value,
         Err(panic) => {
-            rollback(conn, outside);
+            rollback_to(conn, outer);
             resume_unwind(panic)
         }
     }
 }
 
-/// Rolls back whatever was opened since the connection was this deep in transactions, which is more
-/// than one level after a panic in a closure that the connection was lent to.
-///
-/// An error of the rollback is not reported, the cause of the rollback is: a connection that can't
-/// roll back is marked as broken by Diesel, and no pool hands it out again.
-pub(crate) fn rollback<C: LogConnection>(conn: &mut C, outside: u32) {
-    let mut inside = depth(conn);
-    while inside > outside {
-        // Of a savepoint that is gone, Diesel remembers that the transaction around it must go, too.
-        let _ = AnsiTransactionManager::rollback_transaction(conn);
-        let before = inside;
-        inside = depth(conn);
-        if inside >= before {
-            return;
+/// Runs what opens a transaction. After a panic in it nobody knows whether one is open, so that the
+/// connection is given up: Diesel refuses transactions on it, and no pool hands it out again.
+pub(crate) fn opening<C: LogConnection, T>(conn: &mut C, open: impl FnOnce(&mut C) -> T) -> T {
+    match catch_unwind(AssertUnwindSafe(|| open(conn))) {
+        Ok(value) => value,
+        Err(panic) => {
+            AnsiTransactionManager::transaction_manager_status_mut(conn).set_in_error();
+            resume_unwind(panic)
         }
     }
 }
 
 /// Commits. If that fails, the transaction is rolled back.
 pub(crate) fn commit<C: LogConnection>(conn: &mut C) -> QueryResult<()> {
-    let inside = depth(conn);
+    let before = depth(conn);
     let result = AnsiTransactionManager::commit_transaction(conn);
-    if result.is_err() && inside > 0 {
+    if result.is_err() && before > 0 && before == depth(conn) {
         // Diesel rolls back what it knows to be aborted, and leaves the rest to us.
-        rollback(conn, inside - 1);
+        rollback(conn);
     }
     result
 }
 
-/// How many transactions and savepoints are open. None are in one that is broken.
+/// How many transactions are open in one another; none if the connection is broken.
 pub(crate) fn depth<C: LogConnection>(conn: &mut C) -> u32 {
     let status = AnsiTransactionManager::transaction_manager_status_mut(conn);
     let depth = status.transaction_depth().ok().flatten();

@@ -1,4 +1,3 @@
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::thread;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -10,7 +9,8 @@ use oplog_core::{
 
 use crate::backend::{Locked, LogBackend, Wait};
 use crate::connection::{
-    Connect, LogConnection, Nesting, begin_patiently, commit, depth, nesting, pause, rollback,
+    Connect, LogConnection, Nesting, begin_patiently, commit, depth, guarded, nesting, opening,
+    pause, rollback_to,
 };
 use crate::heads::Heads;
 use crate::store::{self, Redemption, Row};
@@ -37,8 +37,8 @@ enum Attempt<T, E> {
     Again(Retry, Place),
 }
 
-/// Why a transaction could not be closed.
-enum Failure {
+/// Why a transaction could not be opened or closed.
+pub(crate) enum Failure {
     Retry(Retry),
     Error(Error),
 }
@@ -286,7 +286,7 @@ impl<'o> TransactionBuilder<'o> {
         E: From<Error>,
         F: FnMut(&mut Tx<'_, C>) -> Result<T, E>,
     {
-        let outside = depth(conn);
+        let outer = depth(conn);
         let place = match self.begin(conn, deadline) {
             Ok(place) => place,
             Err(failure) => return failed(failure, Place::Top),
@@ -298,63 +298,57 @@ impl<'o> TransactionBuilder<'o> {
         };
         // What an outer transaction wrote is not committed, and so not known to the cache.
         let heads = (C::Backend::CACHES_HEADS && place == Place::Top).then(|| self.oplog.heads());
-        if let Err(failure) = self.prepare(conn, &mut progress.recorder, heads) {
-            rollback(conn, outside);
+        let prepared = guarded(conn, outer, |conn| {
+            self.prepare(conn, &mut progress.recorder, heads)
+        });
+        if let Err(failure) = prepared {
+            rollback_to(conn, outer);
             return failed(failure, place);
         }
-        let outcome = catch_unwind(AssertUnwindSafe(|| body(&mut Tx::new(conn, &mut progress))));
-        let value = match outcome {
-            Ok(Ok(value)) => value,
-            Ok(Err(error)) => {
-                rollback(conn, outside);
-                return match progress.retry {
-                    Some(retry) => Attempt::Again(retry, place),
-                    None => Attempt::Failed(error),
-                };
+        let outcome = guarded(conn, outer, |conn| body(&mut Tx::new(conn, &mut progress)));
+        let value = match (outcome, progress.retry) {
+            (Ok(value), None) => value,
+            (Err(error), None) => {
+                rollback_to(conn, outer);
+                return Attempt::Failed(error);
             }
-            Err(panic) => {
-                rollback(conn, outside);
-                resume_unwind(panic)
-            }
-        };
-        if let Some(retry) = progress.retry {
-            // The closure went on after an error that only means "again", of a write or of a read:
-            // a database that breaks a deadlock takes back the whole transaction for either.
-            rollback(conn, outside);
-            return Attempt::Again(retry, place);
-        }
-        let receipts = match self.close(conn, progress.recorder, heads) {
-            Ok(receipts) => receipts,
-            Err(failure) => {
-                rollback(conn, outside);
-                return failed(failure, place);
+            // Also if the closure went on after an error that only means "again", of a write or of a
+            // read: a database that breaks a deadlock takes back the whole transaction for either.
+            (_, Some(retry)) => {
+                rollback_to(conn, outer);
+                return Attempt::Again(retry, place);
             }
         };
-        match commit_as(conn, place, receipts) {
+        let closed = guarded(conn, outer, |conn| {
+            let receipts = self.close(conn, progress.recorder, heads)?;
+            commit_as(conn, place, receipts)
+        });
+        match closed {
             Ok(receipts) => {
                 if let Some(heads) = heads {
                     heads.committed(&receipts, self.oplog.epoch());
                 }
                 Attempt::Committed(value, receipts)
             }
-            Err(failure) => failed(failure, place),
+            Err(failure) => {
+                rollback_to(conn, outer);
+                failed(failure, place)
+            }
         }
     }
 
     fn begin<C: LogConnection>(&self, conn: &mut C, deadline: Instant) -> Result<Place, Failure> {
         let nesting = nesting(conn).map_err(stored("looking at the connection"))?;
-        let (place, opened) = match nesting {
-            Nesting::None => (
-                Place::Top,
-                begin_patiently(conn, C::Backend::BEGIN, deadline),
-            ),
-            Nesting::Outer if !self.nested => return Err(Error::OuterTransaction.into()),
-            Nesting::Test => (Place::Test, AnsiTransactionManager::begin_transaction(conn)),
-            Nesting::Outer => (
-                Place::Nested,
-                AnsiTransactionManager::begin_transaction(conn),
-            ),
+        let place = match nesting {
+            Nesting::None => Place::Top,
+            Nesting::Test => Place::Test,
+            Nesting::Outer if self.nested => Place::Nested,
+            Nesting::Outer => return Err(Error::OuterTransaction.into()),
         };
+        let opened = opening(conn, |conn| match place {
+            Place::Top => begin_patiently(conn, C::Backend::BEGIN, deadline),
+            Place::Test | Place::Nested => AnsiTransactionManager::begin_transaction(conn),
+        });
         opened.map_err(stored("opening a transaction"))?;
         Ok(place)
     }
@@ -650,7 +644,7 @@ fn commit_as<C: LogConnection>(
         Err(error) => Err(match Retry::of(&error) {
             Some(retry) => Failure::Retry(retry),
             // A savepoint is not committed without the transaction around it.
-            None if is_lost(&error) && place == Place::Top => {
+            None if is_lost(&error) && place == Place::Top && !receipts.is_empty() => {
                 Error::CommitUnknown { receipts }.into()
             }
             None => Error::Database(error).into(),
@@ -687,7 +681,7 @@ fn lost() -> Failure {
     Failure::Retry(Retry::TicketLost)
 }
 
-fn stored(operation: &'static str) -> impl FnOnce(DieselError) -> Failure {
+pub(crate) fn stored(operation: &'static str) -> impl FnOnce(DieselError) -> Failure {
     move |error| match Retry::of(&error) {
         Some(retry) => Failure::Retry(retry),
         None => Failure::Error(Error::store(operation)(error)),

@@ -8,11 +8,11 @@ use diesel::query_dsl::methods::{FindDsl, LoadQuery};
 use diesel::query_source::QuerySource;
 use diesel::result::Error as DieselError;
 use diesel::{Insertable, QueryResult};
-use oplog_core::{LogRow, Message, Recorder, encode_columns};
+use oplog_core::{LogRow, Message, RecordError, Recorder, encode_columns};
 
 use crate::backend::{InsertMany, LogBackend};
 use crate::bind::Bindable;
-use crate::connection::{LogConnection, commit, depth, load, rollback};
+use crate::connection::{LogConnection, commit, depth, load, rollback_to};
 use crate::dml::{
     Before, ByKeys, Delete, Deleted, FilterOf, Inserted, Locking, Many, One, Returning, Update,
     Updated,
@@ -29,7 +29,8 @@ use crate::{Error, LentError, Oplogged, Retry};
 /// **An error is final.** Once a write statement failed, the transaction can't be committed, even if
 /// the closure ignores the error: rows and log could differ. A write that may fail is tried in a
 /// [`savepoint`](Self::savepoint). A call that says [`NotFound`] wrote nothing and leaves the
-/// transaction as it was.
+/// transaction as it was. SQLite takes back the whole transaction at some errors (a constraint with
+/// `ON CONFLICT ROLLBACK`, a full disk); then every further call is refused, in a savepoint or not.
 ///
 /// There is no way to the raw connection, so nothing can be written past the log.
 ///
@@ -127,6 +128,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         while values.peek().is_some() {
             let chunk: Vec<V> = values.by_ref().take(INSERT_ROWS_MAX).collect();
             let expected = chunk.len();
+            self.alive()?;
             self.write_many(|tx| {
                 let rows =
                     C::Backend::insert_many(tx.conn, chunk).map_err(|error| tx.failed(error))?;
@@ -476,6 +478,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     where
         Q: AsQuery<Query: SelectQuery> + LoadQuery<'q, C, U>,
     {
+        self.alive()?;
         let row = query
             .internal_load(self.conn)
             .and_then(|mut rows| rows.next().transpose());
@@ -522,12 +525,13 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         &mut self,
         body: impl FnOnce(&mut C) -> QueryResult<T>,
     ) -> Result<T, Error> {
+        self.alive()?;
         self.progress.recorder.lending();
         let reading = C::Backend::begin_reading(self.conn)
-            .map_err(Error::store("lending the connection for reading"))?;
+            .map_err(|error| self.store_failed("lending the connection for reading", error))?;
         let outcome = catch_unwind(AssertUnwindSafe(|| self.lend(body)));
         let is_clean = C::Backend::end_reading(self.conn, reading)
-            .map_err(Error::store("taking back the connection"));
+            .map_err(|error| self.store_failed("taking back the connection", error));
         let outcome = outcome.unwrap_or_else(|panic| resume_unwind(panic));
         if !is_clean? {
             return Err(Error::Lent {
@@ -628,21 +632,25 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         E: From<Error>,
         F: FnOnce(&mut Tx<'_, C>) -> Result<T, E>,
     {
+        self.alive()?;
         let mark = self.progress.recorder.mark();
         // Poisoned until the database has confirmed which way the savepoint ended.
         self.progress.recorder.sending();
         AnsiTransactionManager::begin_transaction(self.conn)
-            .map_err(Error::store("setting a savepoint"))?;
+            .map_err(|error| self.store_failed("setting a savepoint", error))?;
         let inside = depth(self.conn);
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             body(&mut Tx::new(self.conn, self.progress))
         }));
         let error = match outcome {
             Ok(Ok(value)) => {
-                commit(self.conn).map_err(Error::store("releasing a savepoint"))?;
+                self.alive()?;
+                commit(self.conn)
+                    .map_err(|error| self.store_failed("releasing a savepoint", error))?;
                 self.progress.recorder.settled();
                 return Ok(value);
             }
+            Ok(Err(error)) if self.alive().is_err() => return Err(error),
             Ok(Err(error)) => error,
             // Whoever opened the transaction rolls all of it back.
             Err(panic) => resume_unwind(panic),
@@ -653,18 +661,19 @@ impl<'t, C: LogConnection> Tx<'t, C> {
             return Err(error);
         }
         AnsiTransactionManager::rollback_transaction(self.conn)
-            .map_err(Error::store("going back to a savepoint"))?;
+            .map_err(|error| self.store_failed("going back to a savepoint", error))?;
         self.progress.recorder.rollback_to(mark);
         Err(error)
     }
 
     /// Hands out the connection, and sees that it comes back in the same transaction.
     fn lend<T>(&mut self, body: impl FnOnce(&mut C) -> QueryResult<T>) -> Result<T, Error> {
+        self.alive()?;
         let before = depth(self.conn);
         let outcome = catch_unwind(AssertUnwindSafe(|| body(self.conn)));
         let is_same = depth(self.conn) == before;
         // What the closure opened is closed before anything else is sent.
-        rollback(self.conn, before);
+        rollback_to(self.conn, before);
         let result = outcome.unwrap_or_else(|panic| resume_unwind(panic));
         if !is_same {
             return Err(Error::Lent {
@@ -705,6 +714,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     where
         M: Oplogged + Bindable<C::Backend>,
     {
+        self.alive()?;
         let all = (0..M::DEF.columns.len()).collect();
         let rows = M::table()
             .and_then(|table| Texts::new::<C::Backend>(&table, M::DEF, all))
@@ -752,6 +762,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     where
         Q: LoadQuery<'q, C, U>,
     {
+        self.alive()?;
         let rows = query
             .internal_load(self.conn)
             .and_then(Iterator::collect::<QueryResult<Vec<U>>>);
@@ -760,10 +771,31 @@ impl<'t, C: LogConnection> Tx<'t, C> {
 
     /// Keeps in mind why a statement failed, whatever the closure makes of the error.
     fn failed(&mut self, error: DieselError) -> Error {
-        if let Some(retry) = Retry::of(&error) {
+        self.note(&error);
+        Error::Database(error)
+    }
+
+    /// As [`failed`](Self::failed), for a statement of our own.
+    fn store_failed(&mut self, operation: &'static str, error: DieselError) -> Error {
+        self.note(&error);
+        Error::store(operation)(error)
+    }
+
+    fn note(&mut self, error: &DieselError) {
+        if let Some(retry) = Retry::of(error) {
             self.progress.retry = Some(retry);
         }
-        Error::Database(error)
+        if C::Backend::has_vanished(self.conn) {
+            self.progress.recorder.vanished();
+        }
+    }
+
+    /// Refuses to send anything once the database has taken back the transaction by itself.
+    fn alive(&self) -> Result<(), Error> {
+        if self.progress.recorder.has_vanished() {
+            return Err(RecordError::Poisoned.into());
+        }
+        Ok(())
     }
 
     fn record<M: Oplogged>(&mut self, row: &M, message: &Message) -> Result<(), Error> {

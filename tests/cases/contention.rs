@@ -333,6 +333,42 @@ fn a_held_ticket_is_not_taken_for_a_missing_one() {
     f.check();
 }
 
+/// Whatever else keeps a ticket from being created is an error at once, and not a lost ticket that is
+/// tried for again until the time is over.
+#[test]
+fn a_ticket_that_cant_be_created_is_not_lost() {
+    let mut f = Fixture::new();
+    f.conn
+        .batch_execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$; \
+             CREATE TRIGGER refuse BEFORE INSERT ON oplog_ticket \
+             FOR EACH ROW EXECUTE FUNCTION refuse()",
+        )
+        .unwrap();
+    f.unchanged(|f| {
+        let mut attempts = 0;
+        let error = f
+            .oplog
+            .on("settings")
+            .transaction(&mut f.conn, |tx| {
+                attempts += 1;
+                tx.logged_insert::<Setting, _>(&setting("a"))
+            })
+            .unwrap_err();
+        assert!(
+            matches!(
+                error,
+                Error::Store {
+                    operation: "creating a ticket",
+                    ..
+                }
+            ),
+            "{error:?}"
+        );
+        assert_eq!(attempts, 1);
+    });
+}
+
 #[test]
 fn the_sessions_lock_timeout_stays() {
     let mut f = Fixture::new();

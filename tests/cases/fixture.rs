@@ -60,6 +60,11 @@ struct Count {
     n: i64,
 }
 
+/// Whether this is the long run of `cargo xtask soak`, which has time.
+pub fn is_soak() -> bool {
+    std::env::var_os("OPLOG_SOAK").is_some_and(|value| !value.is_empty())
+}
+
 /// The log's description, with the key in the folder of the database.
 pub fn builder(db: &Db) -> OplogBuilder {
     Oplog::builder().key(KeyFile::create_if_missing(db.folder().join("oplog.key")).unwrap())
@@ -67,7 +72,10 @@ pub fn builder(db: &Db) -> OplogBuilder {
 
 impl Fixture {
     pub fn new() -> Self {
-        let db = Db::new();
+        Self::on(Db::new())
+    }
+
+    pub fn on(db: Db) -> Self {
         let mut conn = db.connect();
         let oplog = builder(&db).open(&mut conn).unwrap();
         Fixture {

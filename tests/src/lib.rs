@@ -1,9 +1,9 @@
 //! What the tests of all backends share: the tables, their models, and fresh databases.
 
+pub mod faulty;
+pub mod models;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 pub mod schema;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
-
-pub mod models;

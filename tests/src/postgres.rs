@@ -1,9 +1,13 @@
 //! A fresh PostgreSQL database for each test, on the server that `cargo xtask test` starts.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection;
+use diesel::dsl::sql;
 use diesel::prelude::*;
+use diesel::sql_types::BigInt;
 
 pub type Conn = PgConnection;
 
@@ -22,6 +26,11 @@ fn server() -> String {
     std::env::var(VARIABLE).unwrap_or_else(|_| {
         panic!("{VARIABLE} is not set: run `cargo xtask test`, or set it to the URL of a server for tests")
     })
+}
+
+/// A connection to a URL that [`Db::url`] gave.
+pub fn connect(url: &str) -> Conn {
+    PgConnection::establish(url).expect("a connection")
 }
 
 impl Db {
@@ -71,8 +80,29 @@ impl Db {
     }
 
     pub fn connect(&self) -> Conn {
-        PgConnection::establish(&self.url()).expect("a connection")
+        connect(&self.url())
     }
+}
+
+/// The name of the database for a program that can use several.
+pub const NAME: &str = "postgres";
+
+/// Waits until nobody else is connected: the server may notice only later that a client is gone.
+pub fn wait_alone(conn: &mut Conn) {
+    const OTHERS: &str = "(SELECT count(*) FROM pg_stat_activity \
+         WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend')";
+    let started = Instant::now();
+    let others = || diesel::select(sql::<BigInt>(OTHERS));
+    while others().get_result::<i64>(conn).expect("a number") > 0 {
+        let waited = started.elapsed();
+        assert!(waited < Duration::from_secs(60), "somebody stays connected");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Whether no transaction is open, whatever Diesel thinks.
+pub fn is_free(conn: &mut Conn) -> bool {
+    conn.batch_execute("SAVEPOINT only_inside_of_one").is_err()
 }
 
 impl Default for Db {

@@ -11,6 +11,31 @@ pub const REMEMBERS_HEADS: bool = false;
 /// A database of its own, removed with everything in it when it is dropped.
 pub struct Db {
     folder: tempfile::TempDir,
+    journal: Journal,
+}
+
+/// How SQLite keeps what it needs to take a transaction back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Journal {
+    /// A write-ahead log: readers and one writer go on beside each other.
+    Wal,
+    /// SQLite's default: whoever commits must be alone for a moment, and others wait for it.
+    Rollback,
+}
+
+const ROLLBACK: &str = "?journal=rollback";
+
+/// A connection to a URL that [`Db::url`] gave.
+pub fn connect(url: &str) -> Conn {
+    let (file, pragmas) = match url.strip_suffix(ROLLBACK) {
+        None => (url, "PRAGMA journal_mode = WAL"),
+        Some(file) => (file, "PRAGMA busy_timeout = 10000"),
+    };
+    let mut conn = SqliteConnection::establish(file).expect("a connection");
+    conn.batch_execute(pragmas).expect("the journal");
+    conn.batch_execute("PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON")
+        .expect("the pragmas");
+    conn
 }
 
 impl Db {
@@ -18,26 +43,38 @@ impl Db {
     pub fn empty() -> Self {
         Db {
             folder: tempfile::tempdir().expect("a temporary folder"),
+            journal: Journal::Wal,
         }
+    }
+
+    /// As [`new`](Self::new), with another journal.
+    pub fn with_journal(journal: Journal) -> Self {
+        let mut db = Self::empty();
+        db.journal = journal;
+        db.fill();
+        db
     }
 
     /// A database with the application's tables and the log's.
     pub fn new() -> Self {
-        let db = Self::empty();
-        let mut conn = db.connect();
+        Self::with_journal(Journal::Wal)
+    }
+
+    fn fill(&self) {
+        let mut conn = self.connect();
         conn.batch_execute(include_str!("sqlite.sql"))
             .expect("the tables of the tests");
         oplog_diesel::run_migrations(&mut conn).expect("the log's tables");
-        db
     }
 
     pub fn url(&self) -> String {
-        self.folder
-            .path()
-            .join("test.db")
-            .to_str()
-            .expect("a path in UTF-8")
-            .to_owned()
+        let file = self.folder.path().join("test.db");
+        let file = file.to_str().expect("a path in UTF-8");
+        let journal = match self.journal {
+            Journal::Wal => "",
+            Journal::Rollback => ROLLBACK,
+        };
+        format!("{file}{journal}")
     }
 
     pub fn folder(&self) -> &std::path::Path {
@@ -45,13 +82,19 @@ impl Db {
     }
 
     pub fn connect(&self) -> Conn {
-        let mut conn = SqliteConnection::establish(&self.url()).expect("a connection");
-        conn.batch_execute(
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON",
-        )
-        .expect("the pragmas");
-        conn
+        connect(&self.url())
     }
+}
+
+/// The name of the database for a program that can use several.
+pub const NAME: &str = "sqlite";
+
+/// Waits until nobody else is connected. The locks of a process go with it.
+pub fn wait_alone(_conn: &mut Conn) {}
+
+/// Whether no transaction is open, whatever Diesel thinks.
+pub fn is_free(conn: &mut Conn) -> bool {
+    conn.batch_execute("BEGIN; ROLLBACK").is_ok()
 }
 
 impl Default for Db {

@@ -15,16 +15,22 @@ mod deletes;
 mod entries;
 #[path = "../cases/evidence.rs"]
 mod evidence;
+#[path = "../cases/faults.rs"]
+mod faults;
 #[path = "../cases/filters.rs"]
 mod filters;
 #[path = "../cases/fixture.rs"]
 mod fixture;
+#[path = "../cases/forms.rs"]
+mod forms;
 #[path = "../cases/heads.rs"]
 mod heads;
 #[path = "../cases/inserts.rs"]
 mod inserts;
 #[path = "../cases/keys.rs"]
 mod keys;
+#[path = "../cases/kills.rs"]
+mod kills;
 #[path = "../cases/lent.rs"]
 mod lent;
 #[path = "../cases/lock_first.rs"]
@@ -51,6 +57,8 @@ mod splits;
 mod tampering;
 #[path = "../cases/tickets.rs"]
 mod tickets;
+#[path = "../cases/timeouts.rs"]
+mod timeouts;
 #[path = "../cases/transactions.rs"]
 mod transactions;
 #[path = "../cases/updates.rs"]

@@ -13,16 +13,24 @@ mod deletes;
 mod entries;
 #[path = "../cases/evidence.rs"]
 mod evidence;
+#[path = "../cases/faults.rs"]
+mod faults;
 #[path = "../cases/filters.rs"]
 mod filters;
 #[path = "../cases/fixture.rs"]
 mod fixture;
+#[path = "../cases/forms.rs"]
+mod forms;
 #[path = "../cases/heads.rs"]
 mod heads;
 #[path = "../cases/inserts.rs"]
 mod inserts;
+#[path = "../cases/journal.rs"]
+mod journal;
 #[path = "../cases/keys.rs"]
 mod keys;
+#[path = "../cases/kills.rs"]
+mod kills;
 #[path = "../cases/lent.rs"]
 mod lent;
 #[path = "../cases/lock_first.rs"]
@@ -53,3 +61,5 @@ mod tickets;
 mod transactions;
 #[path = "../cases/updates.rs"]
 mod updates;
+#[path = "../cases/vanished.rs"]
+mod vanished;

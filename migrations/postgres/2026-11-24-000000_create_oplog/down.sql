@@ -6,4 +6,5 @@ DROP TABLE oplog_key;
 DROP TABLE oplog_ticket;
 DROP TABLE oplog_log;
 DROP FUNCTION oplog_refuse();
+DROP FUNCTION oplog_create_ticket(TEXT, BIGINT, BYTEA, INTEGER);
 DELETE FROM oplog_migration WHERE version = '20261124000000';

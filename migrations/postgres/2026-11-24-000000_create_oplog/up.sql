@@ -79,5 +79,17 @@ FOR EACH STATEMENT EXECUTE FUNCTION oplog_refuse();
 CREATE TRIGGER oplog_log_no_delete BEFORE DELETE OR TRUNCATE ON oplog_log
 FOR EACH STATEMENT EXECUTE FUNCTION oplog_refuse();
 
+-- Creates a ticket unless there is one, and does not wait for somebody who is creating it. Here, since
+-- a client can't tell a time-out from other errors whatever the language of the server's messages is.
+CREATE FUNCTION oplog_create_ticket(name TEXT, version BIGINT, head_hash BYTEA, epoch INTEGER)
+RETURNS BOOLEAN LANGUAGE plpgsql SET lock_timeout = '1ms' AS $$
+BEGIN
+    INSERT INTO oplog_ticket VALUES (name, version, head_hash, epoch) ON CONFLICT DO NOTHING;
+    RETURN FOUND;
+EXCEPTION WHEN lock_not_available THEN
+    RETURN FALSE;
+END
+$$;
+
 INSERT INTO oplog_log (log_id, epoch) VALUES (uuid_send(gen_random_uuid()), 1);
 INSERT INTO oplog_migration (version) VALUES ('20261124000000');

@@ -143,6 +143,15 @@ pub trait LogBackend: Backend + 'static {
     where
         C: LogConnection<Backend = Self>;
 
+    /// Asked after a statement failed: whether the database took back the whole transaction because of
+    /// it. The next statement would be one outside of any, and must not be sent.
+    fn has_vanished<C>(_conn: &mut C) -> bool
+    where
+        C: LogConnection<Backend = Self>,
+    {
+        false
+    }
+
     /// The migrations of the log's own tables, oldest first.
     fn migrations() -> Vec<Box<dyn Migration<Self>>>;
 

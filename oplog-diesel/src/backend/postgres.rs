@@ -25,8 +25,8 @@ statements! {
     // Not NOWAIT, which would answer with an error whose text depends on the server's language.
     LockTicketIfFree = "SELECT version, head_hash, epoch FROM oplog_ticket WHERE name = ? FOR UPDATE SKIP LOCKED";
     CreateTicket = "INSERT INTO oplog_ticket (name, version, head_hash, epoch) VALUES (?, ?, ?, ?) ON CONFLICT (name) DO NOTHING";
-    ShortenLockTimeout = "SELECT current_setting('lock_timeout'), set_config('lock_timeout', '1ms', true)";
-    SetLockTimeout = "SELECT set_config('lock_timeout', ?, true)";
+    // For the insert there is no word like SKIP LOCKED: the function waits for a millisecond.
+    CreateTicketIfFree = "SELECT oplog_create_ticket(?, ?, ?, ?)";
     RedeemTicket = "WITH redeemed AS (UPDATE oplog_ticket SET version = ?, head_hash = ?, epoch = ? WHERE name = ? AND version = ? AND head_hash = ? AND epoch = ? RETURNING 1) INSERT INTO oplog_entry (create_time, version, aggregate_name, sequence, key_id, txn_id, metadata, data) SELECT ?, ?, ?, ?, ?, ?, ?, ? FROM redeemed";
     // Without `held` it would wait for whoever holds the ticket.
     RedeemTicketIfFree = "WITH held AS (SELECT name FROM oplog_ticket WHERE name = ? AND version = ? AND head_hash = ? AND epoch = ? FOR UPDATE SKIP LOCKED), redeemed AS (UPDATE oplog_ticket AS ticket SET version = ?, head_hash = ?, epoch = ? FROM held WHERE ticket.name = held.name RETURNING 1) INSERT INTO oplog_entry (create_time, version, aggregate_name, sequence, key_id, txn_id, metadata, data) SELECT ?, ?, ?, ?, ?, ?, ?, ? FROM redeemed";
@@ -94,28 +94,16 @@ impl LogBackend for Pg {
     {
         let [version, hash, epoch] = head_binds(head);
         let binds = [Bind::Text(name), version, hash, epoch];
-        let create = Statement::<CreateTicket>::new(&binds);
-        if wait == Wait::ForIt {
-            return Ok(execute(conn, &create)? == 1);
+        match wait {
+            Wait::ForIt => {
+                execute(conn, &Statement::<CreateTicket>::new(&binds)).map(|created| created == 1)
+            }
+            Wait::NotAtAll => {
+                let statement = Statement::<CreateTicketIfFree>::new(&binds);
+                let created = load_one(conn, statement, |row| Self::read_i64(row, 0))?;
+                Ok(created.is_some_and(|created| created != 0))
+            }
         }
-        // ON CONFLICT DO NOTHING waits for whoever is creating the same ticket. There is no way to
-        // ask for the insert without the wait but a time-out, which is put back afterwards: the
-        // session may have one of its own.
-        let before = load_one(conn, Statement::<ShortenLockTimeout>::new(&[]), |row| {
-            Self::read_text(row, 0)
-        })?
-        .flatten()
-        .unwrap_or_default();
-        let created = match execute(conn, &create) {
-            Ok(created) => created == 1,
-            Err(DieselError::DatabaseError(DatabaseErrorKind::Unknown, _)) => return Ok(false),
-            Err(error) => return Err(error),
-        };
-        execute(
-            conn,
-            &Statement::<SetLockTimeout>::new(&[Bind::Text(&before)]),
-        )?;
-        Ok(created)
     }
 
     fn redeem<C>(conn: &mut C, redemption: &Redemption<'_>, row: &Row<'_>) -> QueryResult<bool>

@@ -151,6 +151,15 @@ impl LogBackend for Sqlite {
         Ok(reading(conn)?.changes == before.changes)
     }
 
+    /// Constraints with `ON CONFLICT ROLLBACK`, a full disk, errors of files and of memory end the
+    /// transaction. Within one, `BEGIN` is refused, which tells by itself whether there is one.
+    fn has_vanished<C>(conn: &mut C) -> bool
+    where
+        C: LogConnection<Backend = Self>,
+    {
+        conn.batch_execute("BEGIN; ROLLBACK").is_ok()
+    }
+
     fn migrations() -> Vec<Box<dyn Migration<Self>>> {
         MigrationSource::<Self>::migrations(&crate::migrations::SQLITE)
             .expect("the names of embedded migrations were checked when they were embedded")

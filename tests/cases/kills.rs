@@ -1,0 +1,203 @@
+//! Writers that are killed: other processes, by SIGKILL.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use diesel::prelude::*;
+use oplog_diesel::Error;
+use oplog_diesel::core::{Aggregate, Receipt};
+use oplog_diesel::prelude::*;
+use oplog_tests::models::*;
+use oplog_tests::schema::*;
+
+use crate::db::{self, Db};
+use crate::fixture::{Fixture, is_soak};
+
+/// What the victims of one log were told before they died.
+pub struct Graveyard {
+    f: Fixture,
+    /// By victim: the numbers of its transactions, with their receipts.
+    told: BTreeMap<String, BTreeMap<usize, Vec<Receipt>>>,
+}
+
+impl Graveyard {
+    pub fn new(db: Db) -> Self {
+        let mut f = Fixture::on(db);
+        f.account("Alice");
+        Graveyard {
+            f,
+            told: BTreeMap::new(),
+        }
+    }
+
+    fn victim(&mut self, mode: &str, death: &str) -> Victim {
+        let name = format!("victim {}", self.told.len());
+        self.told.insert(name.clone(), BTreeMap::new());
+        let child = Command::new(env!("CARGO_BIN_EXE_victim"))
+            .args([db::NAME, &self.f.db.url()])
+            .arg(self.f.db.folder().join("oplog.key"))
+            .args([&name, mode, death])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Victim { name, child }
+    }
+
+    /// Waits for the end of a victim. `true` if it was killed, `false` if it ended by itself.
+    fn bury(&mut self, mut victim: Victim) -> bool {
+        use std::os::unix::process::ExitStatusExt as _;
+
+        let out = BufReader::new(victim.child.stdout.take().unwrap());
+        for line in out.lines() {
+            let line = line.unwrap();
+            let mut words = line.split(' ');
+            let number = words.next().unwrap().parse().unwrap();
+            let words: Vec<&str> = words.collect();
+            // A line may break off where its writer was killed, but is written at once.
+            let receipts = words.chunks(3).map(|words| Receipt {
+                aggregate: Aggregate::new(words[0]),
+                sequence: words[1].parse().unwrap(),
+                entry_hash: words[2].parse().unwrap(),
+            });
+            let told = self.told.get_mut(&victim.name).unwrap();
+            told.insert(number, receipts.collect());
+        }
+        let status = victim.child.wait().unwrap();
+        assert!(status.success() || status.signal() == Some(9), "{status}");
+        !status.success()
+    }
+
+    /// What the victims were told is true, and at most the last commit of each was not told.
+    fn check(&mut self) {
+        db::wait_alone(&mut self.f.conn);
+        let mut logged: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
+        for entry in self.f.entries() {
+            let value = |key| {
+                let found = entry.metadata.iter().find(|(name, _)| name == key);
+                found.and_then(|(_, value)| value.clone())
+            };
+            if let (Some(writer), Some(number)) = (value("writer"), value("number")) {
+                let number = number.parse().unwrap();
+                logged.entry(writer).or_default().insert(number);
+            }
+        }
+        let mut transactions = 0;
+        for (name, told) in &self.told {
+            let logged = logged.remove(name).unwrap_or_default();
+            for (number, receipts) in told {
+                assert!(logged.contains(number), "{number} of {name} is not there");
+                assert_eq!(receipts.len(), 2);
+                assert!(self.f.oplog.resolve(&mut self.f.conn, receipts).unwrap());
+            }
+            let untold: Vec<_> = logged.iter().filter(|n| !told.contains_key(n)).collect();
+            assert!(untold.len() <= 1, "{name} was not told of {untold:?}");
+            // Without a gap, and so the untold one is the last.
+            assert!(
+                logged.iter().copied().eq(1..=logged.len()),
+                "{name}: {logged:?}"
+            );
+            transactions += logged.len();
+        }
+        let now = self.f.snapshot();
+        assert_eq!(now.accounts[0].balance, 10 + transactions as i64);
+        assert_eq!(
+            (now.postings.len(), now.settings.len()),
+            (transactions, transactions)
+        );
+        self.f.check();
+        // Whoever comes next is not in the way of what the dead left behind.
+        let alice = now.accounts[0].clone();
+        self.f
+            .oplog
+            .on(alice.aggregate())
+            .transaction(&mut self.f.conn, |tx| {
+                let now: Account =
+                    tx.read_one(accounts::table.find(1).select(Account::as_select()))?;
+                tx.logged_update(&now, accounts::owner.eq("survivor"))?;
+                let row = (accounts::id.eq(99), accounts::owner.eq("short"));
+                let short: Account = tx.logged_insert(row)?;
+                tx.logged_delete(&short)
+            })
+            .map_err(|error: Error| error)
+            .unwrap();
+    }
+}
+
+struct Victim {
+    name: String,
+    child: Child,
+}
+
+/// Kills at each statement of a transaction, whatever their number is.
+pub fn at_each_statement(mut yard: Graveyard) {
+    for mode in ["late", "optimistic"] {
+        let mut at = 1;
+        loop {
+            let victim = yard.victim(mode, &format!("statement={at}"));
+            if !yard.bury(victim) {
+                break;
+            }
+            at += 1;
+        }
+        assert!(at > 8, "{at}");
+        let victim = yard.victim(mode, "untold");
+        assert!(yard.bury(victim));
+    }
+    yard.check();
+}
+
+pub fn during_the_commit(mut yard: Graveyard) {
+    let rounds = if is_soak() { 20 } else { 1 };
+    for _ in 0..rounds {
+        for micros in [0, 10, 30, 60, 100, 150, 200, 300, 500, 800, 1200, 2000] {
+            let victim = yard.victim("late", &format!("commit={micros}"));
+            yard.bury(victim);
+        }
+        yard.check();
+    }
+}
+
+pub fn at_any_moment(mut yard: Graveyard) {
+    let time = Duration::from_secs(if is_soak() { 60 } else { 3 });
+    let started = Instant::now();
+    let modes = ["late", "optimistic", "late", "optimistic"];
+    let mut living: Vec<Victim> = modes.map(|mode| yard.victim(mode, "other")).into();
+    let mut moment = 1_u64;
+    while started.elapsed() < time {
+        // Numbers without an order are random enough.
+        moment = moment
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        thread::sleep(Duration::from_micros((moment >> 33) % 100_000));
+        let index = (moment >> 40) as usize % living.len();
+        let next = yard.victim(modes[index], "other");
+        let mut victim = std::mem::replace(&mut living[index], next);
+        victim.child.kill().unwrap();
+        assert!(yard.bury(victim));
+    }
+    for mut victim in living {
+        victim.child.kill().unwrap();
+        yard.bury(victim);
+    }
+    yard.check();
+    let transactions = yard.told.values().map(BTreeMap::len).sum::<usize>();
+    assert!(transactions > 0);
+}
+
+#[test]
+fn a_writer_is_killed_at_each_statement() {
+    at_each_statement(Graveyard::new(Db::new()));
+}
+
+#[test]
+fn a_writer_is_killed_during_its_commit() {
+    during_the_commit(Graveyard::new(Db::new()));
+}
+
+#[test]
+fn several_writers_are_killed_at_any_moment() {
+    at_any_moment(Graveyard::new(Db::new()));
+}
