@@ -6,7 +6,7 @@ use syn::parse::discouraged::Speculative;
 use syn::parse::{ParseStream, Parser};
 use syn::{Expr, Ident, Lit, LitStr, Member, Path, Token};
 
-use crate::errors::error;
+use crate::errors::{error, nearest};
 use crate::keys::Key;
 
 /// A tag as written. Whether it can be used is for `check.rs` to say.
@@ -60,6 +60,28 @@ pub fn string(key: &Key, input: ParseStream, form: &str) -> syn::Result<LitStr> 
     }
     ends(input, form)?;
     Ok(text)
+}
+
+/// `triggers = "reread"`: one of a few words, which need no further check.
+pub fn one_of(
+    key: &Key,
+    input: ParseStream,
+    accepted: &'static [&'static str],
+) -> syn::Result<&'static str> {
+    let form = format!("{} = \"{}\"", key.name, accepted[0]);
+    let text = string(key, input, &form)?;
+    let written = text.value();
+    let known = accepted.iter().copied().find(|word| *word == written);
+    known.ok_or_else(|| {
+        let words: Vec<String> = accepted.iter().map(|word| format!("\"{word}\"")).collect();
+        let accepts = format!("`{}` accepts `{}`", key.name, words.join("`, `"));
+        let help = match nearest(&written, accepted) {
+            Some(meant) => format!("did you mean `{} = \"{meant}\"`? {accepts}", key.name),
+            None => accepts,
+        };
+        let problem = format!("`{}` can't be \"{written}\"", key.name);
+        error(text.span(), problem, help)
+    })
 }
 
 /// `root = field`

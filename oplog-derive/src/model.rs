@@ -22,6 +22,8 @@ pub struct Model<'a> {
     pub reserved: Vec<Tag>,
     pub partial: bool,
     pub unlogged_columns: Vec<Column>,
+    pub triggers: Slot<&'static str>,
+    pub cascade: Slot<&'static str>,
     pub table: Path,
     /// The table was written, not derived from the struct's name.
     pub table_is_written: bool,
@@ -117,6 +119,8 @@ impl<'a> Model<'a> {
             reserved,
             partial: !attrs.partial.is_absent(),
             unlogged_columns,
+            triggers: attrs.triggers,
+            cascade: attrs.cascade,
             table,
             table_is_written,
             primary_key,

@@ -597,7 +597,7 @@ pub use oplog_core::{
 };
 #[doc(inline)]
 pub use oplog_derive::{OplogValue, Oplogged};
-pub use oplogged::Oplogged;
+pub use oplogged::{Cascade, Oplogged, Triggers};
 pub use replay::{Replay, ReplayProgress, ReplayReport};
 pub use transaction::TransactionBuilder;
 pub use tx::Tx;
@@ -629,7 +629,7 @@ pub mod __private {
     pub use crate::bind::{AsDeclared, AsStandIn, Bindable, NotAtAll, Probe, RawRow};
     pub use crate::coverage::{Covers, CoversAll};
     pub use crate::model::{Linked, Model};
-    pub use crate::oplogged::Oplogged;
+    pub use crate::oplogged::{Cascade, Oplogged, Triggers};
     pub use crate::replay::{TableName, table_of};
     pub use crate::{bind_columns, submit_model as submit};
     pub use diesel;
