@@ -29,6 +29,8 @@ pub type Inserted<M, V> = Returning<
 >;
 /// The rows of a filter, locked.
 pub type Before<M, W> = Locking<FromOf<M>, W, <M as Oplogged>::Columns>;
+/// The rows of a filter, locked so that nothing can be made to refer to them any more.
+pub type BeforeDelete<M, W> = Locking<FromOf<M>, W, <M as Oplogged>::Columns, true>;
 /// An update of rows by their keys that returns them.
 pub type Updated<M, K, V> = Returning<
     Update<FromOf<M>, ByKeys<K>, <V as AsChangeset>::Changeset>,
@@ -133,15 +135,16 @@ impl<From, W> QueryId for Delete<From, W> {
     const HAS_STATIC_QUERY_ID: bool = false;
 }
 
-/// `SELECT <columns> FROM <table> <where> [FOR NO KEY UPDATE]`: rows as they are before an update.
+/// `SELECT <columns> FROM <table> <where> [FOR NO KEY UPDATE]`: rows as they are before an update,
+/// or with `FOR UPDATE` before a delete.
 #[derive(Debug)]
-pub struct Locking<From, W, Cols> {
+pub struct Locking<From, W, Cols, const DELETE: bool = false> {
     pub(crate) from: From,
     pub(crate) filter: W,
     pub(crate) columns: Cols,
 }
 
-impl<From, W, Cols, DB> QueryFragment<DB> for Locking<From, W, Cols>
+impl<From, W, Cols, const DELETE: bool, DB> QueryFragment<DB> for Locking<From, W, Cols, DELETE>
 where
     DB: LogBackend,
     From: QueryFragment<DB>,
@@ -157,22 +160,28 @@ where
         if DB::LOCKS_ROWS {
             // The lock that an UPDATE itself takes. A plain FOR UPDATE would wait for everybody who
             // only refers to the row by a foreign key, and two who do both would deadlock.
-            out.push_sql(" FOR NO KEY UPDATE");
+            out.push_sql(match DELETE {
+                true => " FOR UPDATE",
+                false => " FOR NO KEY UPDATE",
+            });
         }
         Ok(())
     }
 }
 
-impl<From, W, Cols> QueryId for Locking<From, W, Cols> {
+impl<From, W, Cols, const DELETE: bool> QueryId for Locking<From, W, Cols, DELETE> {
     type QueryId = ();
     const HAS_STATIC_QUERY_ID: bool = false;
 }
 
-impl<From, W, Cols: Expression> Query for Locking<From, W, Cols> {
+impl<From, W, Cols: Expression, const DELETE: bool> Query for Locking<From, W, Cols, DELETE> {
     type SqlType = SqlTypeOf<Cols>;
 }
 
-impl<From, W, Cols, C: Connection> RunQueryDsl<C> for Locking<From, W, Cols> {}
+impl<From, W, Cols, const DELETE: bool, C: Connection> RunQueryDsl<C>
+    for Locking<From, W, Cols, DELETE>
+{
+}
 
 /// ` WHERE <primary key> IN (…)`.
 #[derive(Debug)]

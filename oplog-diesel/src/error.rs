@@ -7,6 +7,7 @@ use oplog_core::{
     SealError,
 };
 
+use crate::check::SideEffect;
 use crate::key_source::KeySourceError;
 
 /// What can go wrong with a log.
@@ -168,6 +169,38 @@ pub enum Error {
         expected: u32,
         /// The epoch of the ticket.
         found: u32,
+    },
+
+    /// The database does things to logged tables that no statement says and no model declares, so
+    /// that log and rows would differ. Each of them says what to write. The log was not opened.
+    #[error(
+        "the database does more to logged tables than the statements say:{}",
+        lines(side_effects)
+    )]
+    Undeclared {
+        /// All of them; see [`Oplog::check`](crate::Oplog::check).
+        side_effects: Vec<SideEffect>,
+    },
+
+    /// Rows that would go with a deleted one refer to each other in a circle, and no order of
+    /// deleting them one by one exists in which none takes another with it. Break the circle first,
+    /// by a logged update that sets one of the references to `NULL`. Nothing was deleted.
+    #[error("rows below the deleted `{type_name}` refer to each other in a circle")]
+    CascadeCircle {
+        /// Stored name of the deleted row's type.
+        type_name: String,
+    },
+
+    /// An update changed a column that foreign keys with `ON UPDATE` actions refer to, and what they
+    /// did is not logged. The transaction can't be committed.
+    #[error("changing the column `{column}` of `{type_name}` changes rows of `{child}`, too")]
+    CascadedUpdate {
+        /// Stored name of the updated row's type.
+        type_name: &'static str,
+        /// The column.
+        column: &'static str,
+        /// The table whose rows the database changed.
+        child: String,
     },
 
     /// Two models can't be in one catalog.
@@ -443,6 +476,11 @@ pub(crate) fn reduce(error: &DieselError) -> (Option<DatabaseErrorKind>, Option<
         ),
         _ => (None, None),
     }
+}
+
+fn lines(side_effects: &[SideEffect]) -> String {
+    let lines = side_effects.iter().map(|effect| format!("\n- {effect}"));
+    lines.collect()
 }
 
 fn kind_text(kind: &Option<DatabaseErrorKind>) -> String {

@@ -559,6 +559,10 @@
 
 mod backend;
 mod bind;
+mod by_key;
+mod cascade;
+mod catalogue;
+mod check;
 mod connection;
 mod coverage;
 mod dml;
@@ -572,12 +576,14 @@ mod model;
 mod oplog;
 mod oplogged;
 mod replay;
+mod reread;
 mod statement;
 mod store;
 mod transaction;
 mod tx;
 mod verify;
 
+pub use check::{CascadeProblem, Cause, CheckReport, KeyAction, SideEffect};
 pub use connection::{Connect, LogConnection};
 pub use entries::{Entries, Entry, StoredEntry};
 pub use error::{Divergence, EntryError, Error, Retry, TargetError};

@@ -10,6 +10,7 @@ use crate::backend::{Locked, LogBackend, Wait};
 use crate::connection::{
     Connect, LogConnection, Nesting, begin_patiently, commit, nesting, pause, rollback,
 };
+use crate::reread::Rereads;
 use crate::store::{self, Redemption, Row};
 use crate::tx::{Progress, Tx};
 use crate::{Error, Oplog, Retry};
@@ -236,13 +237,17 @@ impl<'o> TransactionBuilder<'o> {
         let mut progress = Progress {
             recorder: Recorder::new(self.metadata.clone(), QueueLimits::default()),
             retry: None,
+            oplog: self.oplog.clone(),
+            rereads: Rereads::default(),
         };
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             for aggregate in &self.named {
                 let head = self.oplog.head(conn, aggregate)?;
                 progress.recorder.name(aggregate.clone(), head);
             }
-            body(&mut Tx::new(conn, &mut progress))
+            let value = body(&mut Tx::new(conn, &mut progress))?;
+            progress.read_again(conn)?;
+            Ok(value)
         }));
         let value = match outcome {
             Ok(Ok(value)) => value,

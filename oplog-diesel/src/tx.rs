@@ -8,16 +8,20 @@ use diesel::query_dsl::methods::{FindDsl, LoadQuery};
 use diesel::query_source::QuerySource;
 use diesel::result::Error as DieselError;
 use diesel::{Insertable, QueryResult};
-use oplog_core::{LogRow, Message, Recorder, encode_columns};
+use oplog_core::{Aggregate, LogRow, Message, Op, Recorder};
 
-use crate::backend::InsertMany;
+use crate::backend::{InsertMany, LogBackend};
 use crate::bind::Bindable;
+use crate::by_key::{self, key_of};
+use crate::cascade::{self, Deleted as Deletion, Plan, Victim};
 use crate::connection::{LogConnection, commit, rollback};
 use crate::dml::{
-    Before, ByKeys, Delete, Deleted, FilterOf, Inserted, Locking, Many, One, Returning, Update,
-    Updated,
+    Before, BeforeDelete, ByKeys, Delete, Deleted, FilterOf, Inserted, Locking, Many, One,
+    Returning, Update, Updated,
 };
-use crate::{Error, Oplogged, Retry};
+use crate::replay::AnyRow;
+use crate::reread::{self, Rereads};
+use crate::{Cascade, Error, Oplog, Oplogged, Retry, Triggers};
 
 /// A logged transaction from the inside: every write goes through it and is logged.
 ///
@@ -44,6 +48,9 @@ pub(crate) struct Progress {
     pub recorder: Recorder,
     /// Why the transaction should be made again, whatever error the closure makes of it.
     pub retry: Option<Retry>,
+    /// The log, for its catalog and for what the database does by itself.
+    pub oplog: Oplog,
+    pub rereads: Rereads,
 }
 
 impl<'t, C: LogConnection> Tx<'t, C> {
@@ -78,7 +85,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     /// ```
     pub fn logged_insert<'q, M, V>(&mut self, values: V) -> Result<M, Error>
     where
-        M: Oplogged,
+        M: Oplogged + Bindable<C::Backend>,
         V: Insertable<M::Table>,
         Inserted<M, V>: LoadQuery<'q, C, M>,
     {
@@ -86,9 +93,14 @@ impl<'t, C: LogConnection> Tx<'t, C> {
             statement: diesel::insert_into(M::Table::default()).values(values),
             columns: M::columns(),
         };
+        self.writing::<M>();
         self.write(|tx| {
-            let row = only_row(tx.load(query)?)?;
-            tx.record(&row, &Message::create(&row))?;
+            let mut rows = tx.load(query)?;
+            let gone = tx.read_again(&mut rows)?;
+            let row = only_row(rows)?;
+            if gone.is_empty() {
+                tx.record(&row, &Message::create(&row))?;
+            }
             Ok(row)
         })
     }
@@ -117,7 +129,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         values: impl IntoIterator<Item = V>,
     ) -> Result<Vec<M>, Error>
     where
-        M: Oplogged,
+        M: Oplogged + Bindable<C::Backend>,
         C::Backend: InsertMany<'q, C, M, V>,
     {
         let mut values = values.into_iter().peekable();
@@ -125,8 +137,9 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         while values.peek().is_some() {
             let chunk: Vec<V> = values.by_ref().take(INSERT_ROWS_MAX).collect();
             let expected = chunk.len();
+            self.writing::<M>();
             self.write_many(|tx| {
-                let rows =
+                let mut rows =
                     C::Backend::insert_many(tx.conn, chunk).map_err(|error| tx.failed(error))?;
                 if rows.len() != expected {
                     return Err(Error::RowCount {
@@ -134,9 +147,8 @@ impl<'t, C: LogConnection> Tx<'t, C> {
                         found: rows.len(),
                     });
                 }
-                for row in &rows {
-                    tx.record(row, &Message::create_items(row))?;
-                }
+                let gone = tx.read_again(&mut rows)?;
+                tx.record_items(&rows, &gone, Message::create_items)?;
                 inserted.extend(rows);
                 Ok(())
             })?;
@@ -195,9 +207,15 @@ impl<'t, C: LogConnection> Tx<'t, C> {
             },
             columns: M::columns(),
         };
+        self.writing::<M>();
         self.write(|tx| {
-            let after = only_row(tx.load(update)?)?;
-            tx.record_change(&before, &after)?;
+            let mut rows = tx.load(update)?;
+            let gone = tx.read_again(&mut rows)?;
+            let after = only_row(rows)?;
+            match gone.is_empty() {
+                true => tx.record_change(&before, &after)?,
+                false => tx.record(&before, &Message::delete(&before))?,
+            }
             Ok(after)
         })
     }
@@ -254,15 +272,17 @@ impl<'t, C: LogConnection> Tx<'t, C> {
                 },
                 columns: M::columns(),
             };
+            self.writing::<M>();
             self.write(|tx| {
-                let after = tx.load(update)?;
+                let mut after = tx.load(update)?;
                 if after.len() != chunk.len() {
                     return Err(Error::RowCount {
                         expected: chunk.len(),
                         found: after.len(),
                     });
                 }
-                tx.record_changes(&chunk, &after)?;
+                let gone = tx.read_again(&mut after)?;
+                tx.record_changes(&chunk, &after, &gone)?;
                 updated.extend(after);
                 Ok(())
             })?;
@@ -290,8 +310,15 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     pub fn logged_delete<'q, 'm, M>(&mut self, model: &'m M) -> Result<M, Error>
     where
         M: Oplogged + Bindable<C::Backend>,
+        BeforeDelete<M, ByKeys<One<'m, M>>>: LoadQuery<'q, C, M>,
         Deleted<M, ByKeys<One<'m, M>>>: LoadQuery<'q, C, M>,
+        Deleted<M, ByKeys<Many<M>>>: LoadQuery<'q, C, M>,
     {
+        if M::CASCADE == Cascade::Log {
+            let rows =
+                self.delete_cascading(ByKeys(std::slice::from_ref(model)), Message::delete)?;
+            return only_row_or_none(rows);
+        }
         let delete: Deleted<M, ByKeys<One<'m, M>>> = Returning {
             statement: Delete {
                 from: M::Table::default().from_clause(),
@@ -319,16 +346,23 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     /// ```
     pub fn logged_delete_by_key<'q, M, K>(&mut self, key: K) -> Result<M, Error>
     where
-        M: Oplogged,
+        M: Oplogged + Bindable<C::Backend>,
         M::Table: FindDsl<K, Output: IntoUpdateTarget<Table = M::Table>>,
+        BeforeDelete<M, FilterOf<diesel::dsl::Find<M::Table, K>>>: LoadQuery<'q, C, M>,
         Deleted<M, FilterOf<diesel::dsl::Find<M::Table, K>>>: LoadQuery<'q, C, M>,
+        Deleted<M, ByKeys<Many<M>>>: LoadQuery<'q, C, M>,
     {
+        let filter = FindDsl::find(M::Table::default(), key)
+            .into_update_target()
+            .where_clause;
+        if M::CASCADE == Cascade::Log {
+            let rows = self.delete_cascading(filter, Message::delete)?;
+            return only_row_or_none(rows);
+        }
         let delete: Deleted<M, FilterOf<diesel::dsl::Find<M::Table, K>>> = Returning {
             statement: Delete {
                 from: M::Table::default().from_clause(),
-                filter: FindDsl::find(M::Table::default(), key)
-                    .into_update_target()
-                    .where_clause,
+                filter,
             },
             columns: M::columns(),
         };
@@ -354,22 +388,27 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     /// ```
     pub fn logged_delete_where<'q, M, S>(&mut self, source: S) -> Result<Vec<M>, Error>
     where
-        M: Oplogged,
+        M: Oplogged + Bindable<C::Backend>,
         S: IntoUpdateTarget<Table = M::Table>,
+        BeforeDelete<M, FilterOf<S>>: LoadQuery<'q, C, M>,
         Deleted<M, FilterOf<S>>: LoadQuery<'q, C, M>,
+        Deleted<M, ByKeys<Many<M>>>: LoadQuery<'q, C, M>,
     {
+        let filter = source.into_update_target().where_clause;
+        if M::CASCADE == Cascade::Log {
+            return self.delete_cascading(filter, Message::delete_items);
+        }
         let delete: Deleted<M, FilterOf<S>> = Returning {
             statement: Delete {
                 from: M::Table::default().from_clause(),
-                filter: source.into_update_target().where_clause,
+                filter,
             },
             columns: M::columns(),
         };
+        self.deleting::<M>();
         self.write(|tx| {
             let rows = tx.load(delete)?;
-            for row in &rows {
-                tx.record(row, &Message::delete_items(row))?;
-            }
+            tx.record_items(&rows, &HashSet::new(), Message::delete_items)?;
             Ok(rows)
         })
     }
@@ -468,6 +507,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         AnsiTransactionManager::rollback_transaction(self.conn)
             .map_err(Error::store("going back to a savepoint"))?;
         self.progress.recorder.rollback_to(mark);
+        self.progress.rereads.forget();
         Err(error)
     }
 
@@ -476,6 +516,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         M: Oplogged,
         Q: LoadQuery<'q, C, M>,
     {
+        self.deleting::<M>();
         self.write(|tx| {
             let mut rows = tx.load(query)?;
             if rows.is_empty() {
@@ -493,6 +534,213 @@ impl<'t, C: LogConnection> Tx<'t, C> {
             Ok(rows.pop())
         })?
         .ok_or(Error::Database(DieselError::NotFound))
+    }
+
+    /// Deletes the rows of a filter together with what foreign keys delete and change with them.
+    ///
+    /// All of it is read and locked first, and logged in an order in which every row goes before the
+    /// rows that it refers to: on the target of a replay, foreign keys then find nothing to do.
+    fn delete_cascading<'q, M, W>(
+        &mut self,
+        filter: W,
+        message: fn(&M) -> Message,
+    ) -> Result<Vec<M>, Error>
+    where
+        M: Oplogged + Bindable<C::Backend>,
+        BeforeDelete<M, W>: LoadQuery<'q, C, M>,
+        Deleted<M, ByKeys<Many<M>>>: LoadQuery<'q, C, M>,
+    {
+        let before: BeforeDelete<M, W> = Locking {
+            from: M::Table::default().from_clause(),
+            filter,
+            columns: M::columns(),
+        };
+        let rows = self.load(before)?;
+        if rows.is_empty() {
+            return Ok(rows);
+        }
+        let own: Vec<&dyn AnyRow<C::Backend>> = rows.iter().map(|row| row as _).collect();
+        let plan = cascade::plan(self.conn, self.progress, M::DEF, &own)?;
+        // Rows that go with others of the same statement are deleted before them.
+        let mut rows: Vec<Option<M>> = rows.into_iter().map(Some).collect();
+        let own = plan.deleted.iter().filter_map(|deleted| match deleted {
+            Deletion::Own(at) => rows[*at].take(),
+            Deletion::Victim(_) => None,
+        });
+        let mut rows: Vec<M> = own.collect();
+        let is_alone = plan.changed.is_empty() && plan.deleted.len() == rows.len();
+        self.deleting::<M>();
+        let victims = plan.deleted.iter().filter_map(|deleted| match deleted {
+            Deletion::Own(_) => None,
+            Deletion::Victim(victim) => Some(victim),
+        });
+        for victim in victims.chain(&plan.changed) {
+            let triggers = victim.model.triggers();
+            self.progress.rereads.writing_with(triggers, is_alone);
+            self.progress.rereads.expire();
+        }
+        self.write_many(|tx| {
+            let mut deleted = Vec::with_capacity(rows.len());
+            while !rows.is_empty() {
+                let rest = rows.split_off(rows.len().min(keys_max::<M>()));
+                let chunk: Many<M> = Rc::new(std::mem::replace(&mut rows, rest));
+                let delete: Deleted<M, ByKeys<Many<M>>> = Returning {
+                    statement: Delete {
+                        from: M::Table::default().from_clause(),
+                        filter: ByKeys(Rc::clone(&chunk)),
+                    },
+                    columns: M::columns(),
+                };
+                let returned = tx.load(delete)?;
+                tx.all_are_gone(&chunk, &returned)?;
+                // The statement is done, and nobody else has the rows.
+                deleted.extend(Rc::into_inner(chunk).unwrap_or(returned));
+            }
+            tx.record_plan(plan, &deleted, message)?;
+            Ok(deleted)
+        })
+    }
+
+    /// Rows that were to be deleted but were not returned must have gone with others of the same
+    /// statement, as SQLite does it, and not have been kept by a trigger.
+    fn all_are_gone<M>(&mut self, rows: &[M], returned: &[M]) -> Result<(), Error>
+    where
+        M: Oplogged + Bindable<C::Backend>,
+    {
+        if returned.len() == rows.len() {
+            return Ok(());
+        }
+        let returned: HashSet<Vec<u8>> = returned.iter().map(key_bytes).collect();
+        let missing: Vec<&dyn AnyRow<C::Backend>> = rows
+            .iter()
+            .filter(|row| !returned.contains(&key_bytes(*row)))
+            .map(|row| row as _)
+            .collect();
+        let kept = M::table()
+            .and_then(|table| by_key::select(self.conn, M::DEF, &table, &missing, |_| Ok(())))
+            .map_err(|error| self.progress.failed("looking for deleted rows", error))?;
+        match kept.is_empty() {
+            true => Ok(()),
+            false => Err(Error::RowCount {
+                expected: rows.len(),
+                found: rows.len() - kept.len(),
+            }),
+        }
+    }
+
+    /// Logs what a delete and the foreign keys behind it did.
+    fn record_plan<M: Oplogged>(
+        &mut self,
+        plan: Plan<C::Backend>,
+        own: &[M],
+        message: fn(&M) -> Message,
+    ) -> Result<(), Error> {
+        for Victim { model, row: before } in &plan.changed {
+            let (def, ops) = (model.def(), C::Backend::ops(model));
+            let after = ops
+                .table()
+                .and_then(|table| {
+                    by_key::select(self.conn, def, &table, &[&**before], |row| ops.read(row))
+                })
+                .map_err(|error| {
+                    let operation = "reading a row that a foreign key changed";
+                    self.progress.failed(operation, error)
+                })?
+                .pop();
+            let steps = reread::steps(
+                def,
+                Some(|index| before.value(index)),
+                after.as_ref().map(|row| |index| row.value(index)),
+            );
+            for (aggregate, message) in steps {
+                self.progress.record(aggregate, &message)?;
+            }
+        }
+        let mut own = own.iter();
+        let mut messages = Vec::with_capacity(plan.deleted.len());
+        for deleted in &plan.deleted {
+            messages.extend(match deleted {
+                Deletion::Own(_) => own.next().map(|row| (row.aggregate(), message(row))),
+                Deletion::Victim(Victim { model, row }) => {
+                    let (def, value) = (model.def(), |index| row.value(index));
+                    let message = Message::of_values(Op::DeleteItems, def, value);
+                    Some((Aggregate::of_values(def, value), message))
+                }
+            });
+        }
+        for (_, message) in &messages {
+            self.progress.catch_up(message)?;
+        }
+        for (aggregate, message) in messages {
+            self.progress.record(aggregate, &message)?;
+        }
+        Ok(())
+    }
+
+    /// What a foreign key with an `ON UPDATE` action did is not logged.
+    fn refuse_cascaded_update<M: Oplogged>(&self, before: &M, after: &M) -> Result<(), Error> {
+        let def = M::DEF;
+        for key in self.progress.oplog.cascades().of(def.type_name) {
+            let mut columns = def.columns.iter().enumerate();
+            let moved = columns.find(|(index, column)| {
+                key.refers_to(column.name) && before.value(*index) != after.value(*index)
+            });
+            if let Some((_, column)) = moved.filter(|_| key.on_update.writes()) {
+                return Err(Error::CascadedUpdate {
+                    type_name: def.type_name,
+                    column: column.name,
+                    child: key.child_table().to_string(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// A statement on rows of `M` is about to be sent.
+    fn writing<M: Oplogged>(&mut self) {
+        let Progress {
+            recorder, rereads, ..
+        } = &mut *self.progress;
+        rereads.writing::<M>(recorder.is_empty());
+    }
+
+    /// As [`writing`](Self::writing), if the rows will not be read again at once.
+    fn deleting<M: Oplogged>(&mut self) {
+        self.writing::<M>();
+        self.progress.rereads.expire();
+    }
+
+    /// Puts rows as they are stored in the place of what a statement returned, if triggers may have
+    /// changed them since. Gives the indexes of those that are not there any more.
+    fn read_again<M>(&mut self, rows: &mut [M]) -> Result<HashSet<usize>, Error>
+    where
+        M: Oplogged + Bindable<C::Backend>,
+    {
+        let mut gone = HashSet::new();
+        if M::TRIGGERS != Triggers::Reread {
+            return Ok(gone);
+        }
+        let keys: Vec<&dyn AnyRow<C::Backend>> = rows.iter().map(|row| row as _).collect();
+        let stored = M::table()
+            .and_then(|table| {
+                by_key::select(self.conn, M::DEF, &table, &keys, |row| {
+                    <M as Bindable<C::Backend>>::read(row)
+                })
+            })
+            .map_err(|error| self.progress.failed("reading written rows again", error))?;
+        let mut stored: HashMap<Vec<u8>, M> = stored
+            .into_iter()
+            .map(|row| (key_bytes(&row), row))
+            .collect();
+        for (at, row) in rows.iter_mut().enumerate() {
+            match stored.remove(&key_bytes(row)) {
+                Some(stored) => *row = stored,
+                None => {
+                    gone.insert(at);
+                }
+            }
+        }
+        Ok(gone)
     }
 
     /// Runs a write of one statement. If it fails, the transaction is poisoned, unless the statement
@@ -543,10 +791,11 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     }
 
     fn record<M: Oplogged>(&mut self, row: &M, message: &Message) -> Result<(), Error> {
-        Ok(self.progress.recorder.record(row.aggregate(), message)?)
+        self.progress.record(row.aggregate(), message)
     }
 
     fn record_change<M: Oplogged>(&mut self, before: &M, after: &M) -> Result<(), Error> {
+        self.refuse_cascaded_update(before, after)?;
         if key_bytes(before) != key_bytes(after) || before.aggregate() != after.aggregate() {
             self.record(before, &Message::delete(before))?;
             return self.record(after, &Message::create(after));
@@ -557,18 +806,35 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         }
     }
 
-    /// Logs what one statement did to several rows, which are matched by their keys.
+    /// Logs what one statement did to several rows, which are matched by their keys, without those
+    /// that a trigger deleted.
     ///
     /// If it changed keys, nobody can tell which row became which, and a replay that moved them one
     /// by one would run into rows that have not moved yet. Then all changed rows are deletes first
     /// and creates afterwards: the same rows in the end.
-    fn record_changes<M: Oplogged>(&mut self, before: &[M], after: &[M]) -> Result<(), Error> {
+    fn record_changes<M: Oplogged>(
+        &mut self,
+        before: &[M],
+        after: &[M],
+        gone: &HashSet<usize>,
+    ) -> Result<(), Error> {
         let old: HashMap<Vec<u8>, &M> = before.iter().map(|row| (key_bytes(row), row)).collect();
-        let matched: Vec<(Option<&M>, &M)> = after
-            .iter()
-            .map(|row| (old.get(&key_bytes(row)).copied(), row))
-            .collect();
+        let mut stored = HashSet::new();
+        let mut matched: Vec<(Option<&M>, &M)> = Vec::with_capacity(after.len());
+        for (at, row) in after.iter().enumerate() {
+            if !gone.contains(&at) {
+                let key = key_bytes(row);
+                matched.push((old.get(&key).copied(), row));
+                stored.insert(key);
+            }
+        }
         if matched.iter().all(|(before, _)| before.is_some()) {
+            for row in before
+                .iter()
+                .filter(|row| !stored.contains(&key_bytes(*row)))
+            {
+                self.record(row, &Message::delete(row))?;
+            }
             return matched
                 .into_iter()
                 .filter_map(|(before, after)| Some((before?, after)))
@@ -584,8 +850,27 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         for row in before.iter().filter(moved) {
             self.record(row, &Message::delete(row))?;
         }
-        for row in after.iter().filter(moved) {
+        for row in matched.iter().map(|(_, row)| *row).filter(moved) {
             self.record(row, &Message::create(row))?;
+        }
+        Ok(())
+    }
+
+    /// Logs what a statement for several rows did to each, without those that a trigger deleted.
+    fn record_items<M: Oplogged>(
+        &mut self,
+        rows: &[M],
+        gone: &HashSet<usize>,
+        message: impl Fn(&M) -> Message,
+    ) -> Result<(), Error> {
+        let rows = || rows.iter().enumerate().filter(|(at, _)| !gone.contains(at));
+        // First, so that the messages of one statement stand together: a replay checks constraints
+        // after the last of them.
+        for (_, row) in rows() {
+            self.progress.catch_up(&message(row))?;
+        }
+        for (_, row) in rows() {
+            self.record(row, &message(row))?;
         }
         Ok(())
     }
@@ -612,12 +897,16 @@ fn keys_max<M: LogRow>() -> usize {
 
 /// The primary key of a row, in the bytes it has in the log.
 fn key_bytes<M: LogRow>(row: &M) -> Vec<u8> {
-    let key = M::DEF
-        .columns
-        .iter()
-        .enumerate()
-        .filter(|(_, column)| column.key);
-    encode_columns(M::DEF, key.map(|(index, _)| (index, row.value(index)))).bytes
+    key_of(M::DEF, |index| row.value(index))
+}
+
+fn only_row_or_none<M>(mut rows: Vec<M>) -> Result<M, Error> {
+    let found = rows.len();
+    match rows.pop() {
+        None => Err(Error::Database(DieselError::NotFound)),
+        Some(row) if found == 1 => Ok(row),
+        Some(_) => Err(Error::RowCount { expected: 1, found }),
+    }
 }
 
 fn only_row<M>(mut rows: Vec<M>) -> Result<M, Error> {

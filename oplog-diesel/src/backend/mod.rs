@@ -13,6 +13,7 @@ use diesel::result::Error as DieselError;
 use oplog_core::Head;
 
 use crate::bind::RawRow;
+use crate::catalogue::{ForeignKey, Trigger};
 use crate::connection::LogConnection;
 use crate::model::Model;
 use crate::replay::{Column, TableName, TableOps};
@@ -120,12 +121,49 @@ pub trait LogBackend: Backend + 'static {
     where
         C: LogConnection<Backend = Self>;
 
-    /// Names of the triggers and rules on a table that change what a statement writes.
+    /// The full name of a table, as the catalogue spells it; `None` if there is no such table.
     ///
     /// # Errors
     ///
     /// Those of the statement.
-    fn table_triggers<C>(conn: &mut C, table: &TableName) -> QueryResult<Vec<String>>
+    fn resolve_table<C>(conn: &mut C, table: &TableName) -> QueryResult<Option<TableName>>
+    where
+        C: LogConnection<Backend = Self>;
+
+    /// The triggers and rules that fire when rows of a table are written. Those that the database
+    /// made for foreign keys and those that are switched off are none.
+    ///
+    /// # Errors
+    ///
+    /// Those of the statement.
+    fn table_triggers<C>(conn: &mut C, table: &TableName) -> QueryResult<Vec<Trigger>>
+    where
+        C: LogConnection<Backend = Self>;
+
+    /// All foreign keys of the schemas that these tables are in, with full names.
+    ///
+    /// # Errors
+    ///
+    /// Those of the statement.
+    fn foreign_keys<C>(conn: &mut C, tables: &[TableName]) -> QueryResult<Vec<ForeignKey>>
+    where
+        C: LogConnection<Backend = Self>;
+
+    /// Whether foreign keys act on this connection.
+    ///
+    /// # Errors
+    ///
+    /// Those of the statement.
+    fn keys_act<C>(conn: &mut C) -> QueryResult<bool>
+    where
+        C: LogConnection<Backend = Self>;
+
+    /// Lets triggers that were to fire at the commit fire now.
+    ///
+    /// # Errors
+    ///
+    /// Those of the triggers, and those of constraints that were to be checked at the commit.
+    fn fire_deferred<C>(conn: &mut C) -> QueryResult<()>
     where
         C: LogConnection<Backend = Self>;
 
@@ -241,6 +279,18 @@ pub enum Locked {
 /// An error about bytes in one of our tables that are not what they must be.
 pub(crate) fn malformed(what: &'static str) -> DieselError {
     DieselError::DeserializationError(format!("{what} in the oplog's tables is malformed").into())
+}
+
+/// Foreign keys, of which the catalogue gives one row for each column.
+pub(crate) fn joined<Id: PartialEq>(columns: Vec<(Id, ForeignKey)>) -> Vec<ForeignKey> {
+    let mut keys: Vec<(Id, ForeignKey)> = Vec::new();
+    for (id, key) in columns {
+        match keys.last_mut() {
+            Some((last, joined)) if *last == id => joined.columns.extend(key.columns),
+            _ => keys.push((id, key)),
+        }
+    }
+    keys.into_iter().map(|(_, key)| key).collect()
 }
 
 /// Reads `version, head_hash, epoch`.
