@@ -36,6 +36,26 @@ fn pieces<T>(rows: &[T]) -> impl Iterator<Item = &[T]> {
     })
 }
 
+/// Locks the rows with the keys of these, so that nothing can be made to refer to them any more.
+pub(crate) fn lock<C: LogConnection>(
+    conn: &mut C,
+    def: &'static TypeDef,
+    table: &TableName,
+    rows: &[&dyn AnyRow<C::Backend>],
+) -> QueryResult<()> {
+    for rows in pieces(rows).filter(|_| C::Backend::LOCKS_ROWS) {
+        let (locks, read) = (true, |_: &dyn RawRow<C::Backend>| Ok(()));
+        let select = ByKey {
+            def,
+            table,
+            rows,
+            locks,
+        };
+        load(conn, select, read)?;
+    }
+    Ok(())
+}
+
 /// Reads the rows with the keys of these, in any order, as `read` makes them.
 pub(crate) fn select<C, T>(
     conn: &mut C,
@@ -49,17 +69,23 @@ where
 {
     let mut found = Vec::new();
     for rows in pieces(rows) {
-        let select = ByKey { def, table, rows };
+        let select = ByKey {
+            def,
+            table,
+            rows,
+            locks: false,
+        };
         found.extend(load(conn, select, &mut read)?);
     }
     Ok(found)
 }
 
-/// `SELECT <columns> FROM <table> WHERE <primary key> IN (…)`.
+/// `SELECT <columns> FROM <table> WHERE <primary key> IN (…) [FOR UPDATE]`.
 struct ByKey<'a, DB: LogBackend> {
     def: &'static TypeDef,
     table: &'a TableName,
     rows: &'a [&'a dyn AnyRow<DB>],
+    locks: bool,
 }
 
 impl<DB: LogBackend> QueryFragment<DB> for ByKey<'_, DB> {
@@ -74,6 +100,9 @@ impl<DB: LogBackend> QueryFragment<DB> for ByKey<'_, DB> {
                 out.push_identifier(self.def.columns[index].name)?;
                 out.push_sql(" = ");
                 row.bind(index, out.reborrow())?;
+            }
+            if self.locks {
+                out.push_sql(" FOR UPDATE");
             }
             return Ok(());
         }
@@ -93,6 +122,9 @@ impl<DB: LogBackend> QueryFragment<DB> for ByKey<'_, DB> {
             out.push_sql(")");
         }
         out.push_sql(")");
+        if self.locks {
+            out.push_sql(" FOR UPDATE");
+        }
         Ok(())
     }
 }

@@ -61,8 +61,11 @@ pub struct KeyColumn {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KeyAction {
-    /// Nothing: the statement is refused, at once or later.
-    Refuse,
+    /// Nothing: a statement that leaves the row without its parent is refused, at its end or at the
+    /// commit.
+    NoAction,
+    /// Nothing: the statement is refused at once.
+    Restrict,
     /// The row goes or changes with its parent.
     Cascade,
     /// The columns of the key become `NULL`.
@@ -74,7 +77,7 @@ pub enum KeyAction {
 impl KeyAction {
     /// Whether it writes anything.
     pub fn writes(self) -> bool {
-        self != KeyAction::Refuse
+        !matches!(self, KeyAction::NoAction | KeyAction::Restrict)
     }
 }
 
@@ -82,7 +85,8 @@ impl KeyAction {
 impl fmt::Display for KeyAction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            KeyAction::Refuse => "NO ACTION",
+            KeyAction::NoAction => "NO ACTION",
+            KeyAction::Restrict => "RESTRICT",
             KeyAction::Cascade => "CASCADE",
             KeyAction::SetNull => "SET NULL",
             KeyAction::SetDefault => "SET DEFAULT",

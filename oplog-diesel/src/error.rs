@@ -182,25 +182,23 @@ pub enum Error {
         side_effects: Vec<SideEffect>,
     },
 
-    /// Rows that would go with a deleted one refer to each other in a circle, and no order of
-    /// deleting them one by one exists in which none takes another with it. Break the circle first,
-    /// by a logged update that sets one of the references to `NULL`. Nothing was deleted.
-    #[error("rows below the deleted `{type_name}` refer to each other in a circle")]
+    /// Rows below a deleted or moved one refer to each other in a circle by keys that act, so that
+    /// there is no order in which none takes another with it. Break the circle first, by a logged
+    /// update that sets one of the references to `NULL`. Nothing was written.
+    #[error("rows below the one of type `{type_name}` refer to each other in a circle")]
     CascadeCircle {
-        /// Stored name of the deleted row's type.
-        type_name: String,
+        /// Stored name of the type of the row that was to be deleted or moved.
+        type_name: &'static str,
     },
 
-    /// An update changed a column that foreign keys with `ON UPDATE` actions refer to, and what they
-    /// did is not logged. The transaction can't be committed.
-    #[error("changing the column `{column}` of `{type_name}` changes rows of `{child}`, too")]
-    CascadedUpdate {
-        /// Stored name of the updated row's type.
+    /// A row moved, since its primary key, its root or a column that foreign keys refer to changed,
+    /// and it can't be told what became of the rows below it: one statement moved several rows to
+    /// other keys, or a trigger moved the row. Move rows one by one. The transaction can't be
+    /// committed.
+    #[error("a row of type `{type_name}` moved, and the rows below it can't be told apart")]
+    Moved {
+        /// Stored name of the row's type.
         type_name: &'static str,
-        /// The column.
-        column: &'static str,
-        /// The table whose rows the database changed.
-        child: String,
     },
 
     /// Two models can't be in one catalog.

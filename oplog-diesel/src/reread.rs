@@ -17,7 +17,7 @@ use crate::by_key::{self, key_of};
 use crate::connection::LogConnection;
 use crate::replay::AnyRow;
 use crate::tx::Progress;
-use crate::{Error, Oplogged, Retry, Triggers};
+use crate::{Error, Retry, Triggers};
 
 /// What a transaction knows about the rows that it wrote.
 #[derive(Debug, Default)]
@@ -47,13 +47,8 @@ struct Place {
 const ROWS_MAX: usize = 256;
 
 impl Rereads {
-    /// A statement on rows of `M` is about to be sent.
-    pub fn writing<M: Oplogged>(&mut self, is_first: bool) {
-        self.writing_with(M::TRIGGERS, is_first);
-    }
-
-    /// As [`writing`](Self::writing), of a model that declares this.
-    pub fn writing_with(&mut self, triggers: Triggers, is_first: bool) {
+    /// A statement on rows of a model that declares this is about to be sent.
+    pub fn writing(&mut self, triggers: Triggers, is_first: bool) {
         if self.is_on {
             self.is_stale = true;
         } else if triggers == Triggers::Reread {

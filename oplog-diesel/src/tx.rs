@@ -3,24 +3,24 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
 use diesel::connection::{AnsiTransactionManager, TransactionManager};
-use diesel::query_builder::{AsChangeset, AsQuery, IntoUpdateTarget, SelectQuery};
+use diesel::query_builder::{AsChangeset, AsQuery, IntoUpdateTarget, QueryFragment, SelectQuery};
 use diesel::query_dsl::methods::{FindDsl, LoadQuery};
 use diesel::query_source::QuerySource;
 use diesel::result::Error as DieselError;
 use diesel::{Insertable, QueryResult};
-use oplog_core::{Aggregate, LogRow, Message, Op, Recorder};
+use oplog_core::{LogRow, Message, Recorder};
 
 use crate::backend::{InsertMany, LogBackend};
 use crate::bind::Bindable;
 use crate::by_key::{self, key_of};
-use crate::cascade::{self, Deleted as Deletion, Plan, Victim};
+use crate::cascade::{Below, Purpose};
 use crate::connection::{LogConnection, commit, rollback};
 use crate::dml::{
     Before, BeforeDelete, ByKeys, Delete, Deleted, FilterOf, Inserted, Locking, Many, One,
     Returning, Update, Updated,
 };
 use crate::replay::AnyRow;
-use crate::reread::{self, Rereads};
+use crate::reread::Rereads;
 use crate::{Cascade, Error, Oplog, Oplogged, Retry, Triggers};
 
 /// A logged transaction from the inside: every write goes through it and is logged.
@@ -185,7 +185,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     pub fn logged_update<'q, 'm, M, V>(&mut self, model: &'m M, changes: V) -> Result<M, Error>
     where
         M: Oplogged + Bindable<C::Backend>,
-        V: AsChangeset<Target = M::Table>,
+        V: AsChangeset<Target = M::Table, Changeset: QueryFragment<C::Backend>>,
         Before<M, ByKeys<One<'m, M>>>: LoadQuery<'q, C, M>,
         Updated<M, One<'m, M>, V>: LoadQuery<'q, C, M>,
     {
@@ -199,11 +199,13 @@ impl<'t, C: LogConnection> Tx<'t, C> {
             .load(before)?
             .pop()
             .ok_or(Error::Database(DieselError::NotFound))?;
+        let changes = Rc::new(changes.as_changeset());
+        let below = self.below_moving(std::slice::from_ref(&before), &*changes)?;
         let update: Updated<M, One<'m, M>, V> = Returning {
             statement: Update {
                 from: M::Table::default().from_clause(),
                 filter: ByKeys(key),
-                changes: Rc::new(changes.as_changeset()),
+                changes,
             },
             columns: M::columns(),
         };
@@ -213,7 +215,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
             let gone = tx.read_again(&mut rows)?;
             let after = only_row(rows)?;
             match gone.is_empty() {
-                true => tx.record_change(&before, &after)?,
+                true => tx.record_change_with(below, &before, &after)?,
                 false => tx.record(&before, &Message::delete(&before))?,
             }
             Ok(after)
@@ -249,7 +251,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     where
         M: Oplogged + Bindable<C::Backend>,
         S: IntoUpdateTarget<Table = M::Table>,
-        V: AsChangeset<Target = M::Table>,
+        V: AsChangeset<Target = M::Table, Changeset: QueryFragment<C::Backend>>,
         Before<M, FilterOf<S>>: LoadQuery<'q, C, M>,
         Updated<M, Many<M>, V>: LoadQuery<'q, C, M>,
     {
@@ -264,6 +266,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         while !before.is_empty() {
             let rest = before.split_off(before.len().min(keys_max::<M>()));
             let chunk: Many<M> = Rc::new(std::mem::replace(&mut before, rest));
+            let below = self.below_moving(&chunk, &*changes)?;
             let update: Updated<M, Many<M>, V> = Returning {
                 statement: Update {
                     from: M::Table::default().from_clause(),
@@ -282,7 +285,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
                     });
                 }
                 let gone = tx.read_again(&mut after)?;
-                tx.record_changes(&chunk, &after, &gone)?;
+                tx.record_changes_with(below, &chunk, &after, &gone)?;
                 updated.extend(after);
                 Ok(())
             })?;
@@ -560,25 +563,13 @@ impl<'t, C: LogConnection> Tx<'t, C> {
             return Ok(rows);
         }
         let own: Vec<&dyn AnyRow<C::Backend>> = rows.iter().map(|row| row as _).collect();
-        let plan = cascade::plan(self.conn, self.progress, M::DEF, &own)?;
+        let below = Below::find(self.conn, self.progress, M::DEF, &own, Purpose::Delete)?;
         // Rows that go with others of the same statement are deleted before them.
+        let order: Vec<usize> = below.own().collect();
         let mut rows: Vec<Option<M>> = rows.into_iter().map(Some).collect();
-        let own = plan.deleted.iter().filter_map(|deleted| match deleted {
-            Deletion::Own(at) => rows[*at].take(),
-            Deletion::Victim(_) => None,
-        });
-        let mut rows: Vec<M> = own.collect();
-        let is_alone = plan.changed.is_empty() && plan.deleted.len() == rows.len();
+        let mut rows: Vec<M> = order.iter().filter_map(|at| rows[*at].take()).collect();
         self.deleting::<M>();
-        let victims = plan.deleted.iter().filter_map(|deleted| match deleted {
-            Deletion::Own(_) => None,
-            Deletion::Victim(victim) => Some(victim),
-        });
-        for victim in victims.chain(&plan.changed) {
-            let triggers = victim.model.triggers();
-            self.progress.rereads.writing_with(triggers, is_alone);
-            self.progress.rereads.expire();
-        }
+        self.acting_on(&below);
         self.write_many(|tx| {
             let mut deleted = Vec::with_capacity(rows.len());
             while !rows.is_empty() {
@@ -596,7 +587,11 @@ impl<'t, C: LogConnection> Tx<'t, C> {
                 // The statement is done, and nobody else has the rows.
                 deleted.extend(Rc::into_inner(chunk).unwrap_or(returned));
             }
-            tx.record_plan(plan, &deleted, message)?;
+            let places: HashMap<usize, &M> = order.iter().copied().zip(&deleted).collect();
+            below.record_deleted(tx.conn, tx.progress, |at| {
+                let row = places[&at];
+                (row.aggregate(), message(row))
+            })?;
             Ok(deleted)
         })
     }
@@ -628,72 +623,160 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         }
     }
 
-    /// Logs what a delete and the foreign keys behind it did.
-    fn record_plan<M: Oplogged>(
-        &mut self,
-        plan: Plan<C::Backend>,
-        own: &[M],
-        message: fn(&M) -> Message,
-    ) -> Result<(), Error> {
-        for Victim { model, row: before } in &plan.changed {
-            let (def, ops) = (model.def(), C::Backend::ops(model));
-            let after = ops
-                .table()
-                .and_then(|table| {
-                    by_key::select(self.conn, def, &table, &[&**before], |row| ops.read(row))
-                })
-                .map_err(|error| {
-                    let operation = "reading a row that a foreign key changed";
-                    self.progress.failed(operation, error)
-                })?
-                .pop();
-            let steps = reread::steps(
-                def,
-                Some(|index| before.value(index)),
-                after.as_ref().map(|row| |index| row.value(index)),
-            );
-            for (aggregate, message) in steps {
-                self.progress.record(aggregate, &message)?;
-            }
+    /// Foreign keys will change rows of these models, whose triggers fire, too.
+    fn acting_on(&mut self, below: &Below<C::Backend>) {
+        for model in below.models() {
+            let Progress {
+                recorder, rereads, ..
+            } = &mut *self.progress;
+            rereads.writing(model.triggers(), recorder.is_empty());
+            rereads.expire();
         }
-        let mut own = own.iter();
-        let mut messages = Vec::with_capacity(plan.deleted.len());
-        for deleted in &plan.deleted {
-            messages.extend(match deleted {
-                Deletion::Own(_) => own.next().map(|row| (row.aggregate(), message(row))),
-                Deletion::Victim(Victim { model, row }) => {
-                    let (def, value) = (model.def(), |index| row.value(index));
-                    let message = Message::of_values(Op::DeleteItems, def, value);
-                    Some((Aggregate::of_values(def, value), message))
-                }
-            });
-        }
-        for (_, message) in &messages {
-            self.progress.catch_up(message)?;
-        }
-        for (aggregate, message) in messages {
-            self.progress.record(aggregate, &message)?;
-        }
-        Ok(())
     }
 
-    /// What a foreign key with an `ON UPDATE` action did is not logged.
-    fn refuse_cascaded_update<M: Oplogged>(&self, before: &M, after: &M) -> Result<(), Error> {
-        let def = M::DEF;
-        for key in self.progress.oplog.cascades().of(def.type_name) {
-            let mut columns = def.columns.iter().enumerate();
-            let moved = columns.find(|(index, column)| {
-                key.refers_to(column.name) && before.value(*index) != after.value(*index)
-            });
-            if let Some((_, column)) = moved.filter(|_| key.on_update.writes()) {
-                return Err(Error::CascadedUpdate {
-                    type_name: def.type_name,
-                    column: column.name,
-                    child: key.child_table().to_string(),
-                });
+    /// Finds and locks the rows below these if the changes may move them.
+    fn below_moving<M, V>(
+        &mut self,
+        rows: &[M],
+        changes: &V,
+    ) -> Result<Option<Below<C::Backend>>, Error>
+    where
+        M: Oplogged + Bindable<C::Backend>,
+        V: QueryFragment<C::Backend>,
+    {
+        let oplog = self.progress.oplog.clone();
+        let mut columns = oplog.cascades().moving_columns(M::DEF).peekable();
+        if rows.is_empty() || columns.peek().is_none() {
+            return Ok(None);
+        }
+        // Whoever sets a column names it. One that is only read may be named as well, and then
+        // nothing will have moved.
+        let text = C::Backend::text_of(changes)?;
+        let names = columns.map(|index| C::Backend::quote(M::DEF.columns[index].name));
+        let names = names.collect::<QueryResult<Vec<String>>>()?;
+        if !names.iter().any(|name| text.contains(name)) {
+            return Ok(None);
+        }
+        let rows: Vec<&dyn AnyRow<C::Backend>> = rows.iter().map(|row| row as _).collect();
+        M::table()
+            .and_then(|table| by_key::lock(self.conn, M::DEF, &table, &rows))
+            .map_err(|error| self.progress.failed("locking rows that may move", error))?;
+        Below::find(self.conn, self.progress, M::DEF, &rows, Purpose::Move).map(Some)
+    }
+
+    /// Logs what one statement did to a row, and if that moved it, to the rows below it.
+    fn record_change_with<M>(
+        &mut self,
+        below: Option<Below<C::Backend>>,
+        before: &M,
+        after: &M,
+    ) -> Result<(), Error>
+    where
+        M: Oplogged + Bindable<C::Backend>,
+    {
+        if !self.moves(before, after) {
+            return self.record_change(before, after);
+        }
+        let below = below.ok_or(moved::<M>())?;
+        self.acting_on(&below);
+        below.record_moved(self.conn, self.progress, |_| {
+            Some((before as _, after as _))
+        })
+    }
+
+    /// As [`record_changes`](Self::record_changes), with the rows below those that moved.
+    fn record_changes_with<M>(
+        &mut self,
+        below: Option<Below<C::Backend>>,
+        before: &[M],
+        after: &[M],
+        gone: &HashSet<usize>,
+    ) -> Result<(), Error>
+    where
+        M: Oplogged + Bindable<C::Backend>,
+    {
+        if self
+            .progress
+            .oplog
+            .cascades()
+            .of(M::DEF.type_name)
+            .is_empty()
+        {
+            return self.record_changes(before, after, gone);
+        }
+        let stored: HashMap<Vec<u8>, &M> = after
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| !gone.contains(at))
+            .map(|(_, row)| (key_bytes(row), row))
+            .collect();
+        let mut moves = HashMap::new();
+        let mut lost = Vec::new();
+        for (at, row) in before.iter().enumerate() {
+            match stored.get(&key_bytes(row)) {
+                Some(after) if self.moves(row, after) => {
+                    moves.insert(at, (row, *after));
+                }
+                Some(after) => self.record_change(row, after)?,
+                None => lost.push((at, row)),
             }
         }
-        Ok(())
+        let old: HashSet<Vec<u8>> = before.iter().map(key_bytes).collect();
+        let mut new = stored.iter().filter(|(key, _)| !old.contains(*key));
+        match (new.next(), new.next(), lost.as_slice()) {
+            // Triggers deleted them.
+            (None, ..) => {
+                for (_, row) in lost {
+                    self.record(row, &Message::delete(row))?;
+                }
+            }
+            // Only one got another key, so that it is known which became which.
+            (Some((_, after)), None, [(at, row)]) => {
+                moves.insert(*at, (*row, *after));
+            }
+            // Nobody can tell, and nothing but these rows themselves depends on it.
+            _ if below
+                .as_ref()
+                .is_some_and(|below| below.models().next().is_none()) =>
+            {
+                let order: Vec<usize> = below.iter().flat_map(Below::own).collect();
+                let went = |at: &&usize| {
+                    let kept = stored.get(&key_bytes(&before[**at]));
+                    kept.is_none_or(|after| self.moves(&before[**at], *after))
+                };
+                let went: Vec<&M> = order.iter().filter(went).map(|at| &before[*at]).collect();
+                let came = stored.iter().filter(|(key, _)| !old.contains(*key));
+                let came = came
+                    .map(|(_, row)| *row)
+                    .chain(moves.values().map(|(_, row)| *row));
+                let came: Vec<&M> = came.collect();
+                for row in went {
+                    self.record(row, &Message::delete_items(row))?;
+                }
+                for row in came {
+                    self.record(row, &Message::create_items(row))?;
+                }
+                return Ok(());
+            }
+            _ => return Err(moved::<M>()),
+        }
+        if moves.is_empty() {
+            return Ok(());
+        }
+        let below = below.ok_or(moved::<M>())?;
+        self.acting_on(&below);
+        below.record_moved(self.conn, self.progress, |at| {
+            moves
+                .get(&at)
+                .map(|(before, after)| (*before as _, *after as _))
+        })
+    }
+
+    /// Whether a change is more than an update of the row alone.
+    fn moves<M: Oplogged>(&self, before: &M, after: &M) -> bool {
+        let oplog = &self.progress.oplog;
+        let mut columns = oplog.cascades().moving_columns(M::DEF);
+        columns.any(|index| before.value(index) != after.value(index))
     }
 
     /// A statement on rows of `M` is about to be sent.
@@ -701,7 +784,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         let Progress {
             recorder, rereads, ..
         } = &mut *self.progress;
-        rereads.writing::<M>(recorder.is_empty());
+        rereads.writing(M::TRIGGERS, recorder.is_empty());
     }
 
     /// As [`writing`](Self::writing), if the rows will not be read again at once.
@@ -795,7 +878,6 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     }
 
     fn record_change<M: Oplogged>(&mut self, before: &M, after: &M) -> Result<(), Error> {
-        self.refuse_cascaded_update(before, after)?;
         if key_bytes(before) != key_bytes(after) || before.aggregate() != after.aggregate() {
             self.record(before, &Message::delete(before))?;
             return self.record(after, &Message::create(after));
@@ -898,6 +980,11 @@ fn keys_max<M: LogRow>() -> usize {
 /// The primary key of a row, in the bytes it has in the log.
 fn key_bytes<M: LogRow>(row: &M) -> Vec<u8> {
     key_of(M::DEF, |index| row.value(index))
+}
+
+fn moved<M: LogRow>() -> Error {
+    let type_name = M::DEF.type_name;
+    Error::Moved { type_name }
 }
 
 fn only_row_or_none<M>(mut rows: Vec<M>) -> Result<M, Error> {

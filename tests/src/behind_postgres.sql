@@ -43,6 +43,26 @@ CREATE TABLE files (
     folder_id BIGINT NOT NULL DEFAULT 1 REFERENCES folders (id) ON DELETE SET DEFAULT
 );
 
+CREATE TABLE shelves (
+    id BIGSERIAL PRIMARY KEY,
+    code TEXT NOT NULL UNIQUE,
+    room BIGINT NOT NULL
+);
+CREATE TABLE crates (
+    shelf_code TEXT NOT NULL REFERENCES shelves (code) ON DELETE CASCADE ON UPDATE CASCADE,
+    number INTEGER NOT NULL,
+    version BIGINT NOT NULL DEFAULT 1,
+    PRIMARY KEY (shelf_code, number)
+);
+CREATE TABLE things (
+    id BIGSERIAL PRIMARY KEY,
+    shelf_code TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    shelf_id BIGINT REFERENCES shelves (id),
+    was_at TEXT REFERENCES shelves (code) ON DELETE SET NULL ON UPDATE SET NULL,
+    FOREIGN KEY (shelf_code, number) REFERENCES crates (shelf_code, number) ON DELETE CASCADE ON UPDATE CASCADE
+);
+
 CREATE FUNCTION next_version() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     NEW.version := OLD.version + 1;
@@ -66,3 +86,4 @@ CREATE TRIGGER orders_version BEFORE UPDATE ON orders FOR EACH ROW EXECUTE FUNCT
 CREATE TRIGGER lines_added AFTER INSERT ON lines FOR EACH ROW EXECUTE FUNCTION add_up();
 CREATE TRIGGER lines_changed AFTER UPDATE ON lines FOR EACH ROW EXECUTE FUNCTION add_up();
 CREATE TRIGGER lines_removed AFTER DELETE ON lines FOR EACH ROW EXECUTE FUNCTION add_up();
+CREATE TRIGGER crates_version BEFORE UPDATE ON crates FOR EACH ROW EXECUTE FUNCTION next_version();

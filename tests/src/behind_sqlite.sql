@@ -43,6 +43,26 @@ CREATE TABLE files (
     folder_id BIGINT NOT NULL DEFAULT 1 REFERENCES folders (id) ON DELETE SET DEFAULT
 );
 
+CREATE TABLE shelves (
+    id INTEGER PRIMARY KEY,
+    code TEXT NOT NULL UNIQUE,
+    room BIGINT NOT NULL
+);
+CREATE TABLE crates (
+    shelf_code TEXT NOT NULL REFERENCES shelves (code) ON DELETE CASCADE ON UPDATE CASCADE,
+    number INTEGER NOT NULL,
+    version BIGINT NOT NULL DEFAULT 1,
+    PRIMARY KEY (shelf_code, number)
+);
+CREATE TABLE things (
+    id INTEGER PRIMARY KEY,
+    shelf_code TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    shelf_id BIGINT REFERENCES shelves (id),
+    was_at TEXT REFERENCES shelves (code) ON DELETE SET NULL ON UPDATE SET NULL,
+    FOREIGN KEY (shelf_code, number) REFERENCES crates (shelf_code, number) ON DELETE CASCADE ON UPDATE CASCADE
+);
+
 CREATE TRIGGER customers_version AFTER UPDATE ON customers WHEN NEW.version = OLD.version BEGIN
     UPDATE customers SET version = OLD.version + 1, updated_at = OLD.updated_at + 10 WHERE id = NEW.id;
 END;
@@ -57,4 +77,7 @@ CREATE TRIGGER lines_changed AFTER UPDATE ON lines BEGIN
 END;
 CREATE TRIGGER lines_removed AFTER DELETE ON lines BEGIN
     UPDATE orders SET total = total - OLD.amount WHERE id = OLD.order_id;
+END;
+CREATE TRIGGER crates_version AFTER UPDATE ON crates WHEN NEW.version = OLD.version BEGIN
+    UPDATE crates SET version = OLD.version + 1 WHERE shelf_code = NEW.shelf_code AND number = NEW.number;
 END;

@@ -8,7 +8,7 @@ mod sqlite;
 use diesel::QueryResult;
 use diesel::backend::Backend;
 use diesel::migration::Migration;
-use diesel::query_builder::AstPass;
+use diesel::query_builder::{AstPass, QueryFragment};
 use diesel::result::Error as DieselError;
 use oplog_core::Head;
 
@@ -48,6 +48,12 @@ pub trait LogBackend: Backend + 'static {
     ///
     /// Those of Diesel's query builder.
     fn quote(name: &str) -> QueryResult<String>;
+    /// The text of a part of a statement, with placeholders for its values.
+    ///
+    /// # Errors
+    ///
+    /// Those of Diesel's query builder.
+    fn text_of<F: QueryFragment<Self>>(fragment: &F) -> QueryResult<String>;
     /// Reads an integer of one of our columns; `NULL` is an error.
     ///
     /// # Errors
@@ -331,6 +337,14 @@ macro_rules! values {
             use diesel::query_builder::QueryBuilder;
             let mut builder = <Self as diesel::backend::Backend>::QueryBuilder::default();
             builder.push_identifier(name)?;
+            Ok(QueryBuilder::<Self>::finish(builder))
+        }
+        fn text_of<F: diesel::query_builder::QueryFragment<Self>>(
+            fragment: &F,
+        ) -> diesel::QueryResult<String> {
+            use diesel::query_builder::QueryBuilder;
+            let mut builder = <Self as diesel::backend::Backend>::QueryBuilder::default();
+            fragment.to_sql(&mut builder, &Self)?;
             Ok(QueryBuilder::<Self>::finish(builder))
         }
         fn read_text(

@@ -451,7 +451,8 @@ fn action(letter: &str) -> KeyAction {
         "c" => KeyAction::Cascade,
         "n" => KeyAction::SetNull,
         "d" => KeyAction::SetDefault,
-        _ => KeyAction::Refuse,
+        "r" => KeyAction::Restrict,
+        _ => KeyAction::NoAction,
     }
 }
 

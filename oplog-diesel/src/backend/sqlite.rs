@@ -409,7 +409,8 @@ fn action(words: &str) -> KeyAction {
         "CASCADE" => KeyAction::Cascade,
         "SET NULL" => KeyAction::SetNull,
         "SET DEFAULT" => KeyAction::SetDefault,
-        _ => KeyAction::Refuse,
+        "RESTRICT" => KeyAction::Restrict,
+        _ => KeyAction::NoAction,
     }
 }
 
