@@ -1,7 +1,7 @@
 use std::borrow::{Borrow, Cow};
 use std::fmt;
 
-use crate::{LogRow, Value};
+use crate::{LogRow, TypeDef, Value};
 
 /// The longest name of an aggregate, in bytes of UTF-8.
 pub const AGGREGATE_LEN_MAX: usize = 255;
@@ -70,11 +70,18 @@ impl Aggregate {
     /// name is empty and [`check`](Self::check) refuses it.
     #[must_use]
     pub fn of<R: LogRow>(row: &R) -> Self {
-        let prefix = R::DEF.aggregate;
-        let Some(root) = R::DEF.root else {
+        Self::of_values(R::DEF, |index| row.value(index))
+    }
+
+    /// As [`of`](Self::of), of a row of which only the definition is known: `value` gives the column
+    /// with an index in [`TypeDef::columns`].
+    #[must_use]
+    pub fn of_values<'v>(def: &'static TypeDef, value: impl Fn(usize) -> Value<'v>) -> Self {
+        let prefix = def.aggregate;
+        let Some(root) = def.root else {
             return Self(Cow::Borrowed(prefix));
         };
-        Self(Cow::Owned(match row.value(root) {
+        Self(Cow::Owned(match value(root) {
             Value::Bool(root) => format!("{prefix}:{root}"),
             Value::Sint(root) => format!("{prefix}:{root}"),
             Value::Uint(root) => format!("{prefix}:{root}"),

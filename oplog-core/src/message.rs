@@ -1,10 +1,9 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::row::encode_values;
 use crate::wire::{self, Reader, WireError, WireType};
-use crate::{
-    LogRow, Options, OptionsError, RowError, RowValues, TypeDef, encode_columns, encode_row,
-};
+use crate::{LogRow, Options, OptionsError, RowError, RowValues, TypeDef, Value, encode_columns};
 
 /// Field numbers of an `AnyOperation`.
 mod tag {
@@ -81,7 +80,7 @@ pub struct Message {
     pub type_name: Cow<'static, str>,
     /// What happened to the row.
     pub op: Op,
-    /// The row in bytes, see [`encode_row`]: after a create or update, before a delete.
+    /// The row in bytes, see [`encode_row`](crate::encode_row): after a create or update, before a delete.
     pub value: Vec<u8>,
     /// SQL names of the columns that an update set to another value.
     pub field_mask: Vec<Cow<'static, str>>,
@@ -195,7 +194,7 @@ impl Message {
     ///
     /// # Panics
     ///
-    /// As [`encode_row`].
+    /// As [`encode_row`](crate::encode_row).
     pub fn create<R: LogRow>(row: &R) -> Self {
         Self::of_row(Op::Create, row)
     }
@@ -204,7 +203,7 @@ impl Message {
     ///
     /// # Panics
     ///
-    /// As [`encode_row`].
+    /// As [`encode_row`](crate::encode_row).
     pub fn delete<R: LogRow>(row: &R) -> Self {
         Self::of_row(Op::Delete, row)
     }
@@ -213,7 +212,7 @@ impl Message {
     ///
     /// # Panics
     ///
-    /// As [`encode_row`].
+    /// As [`encode_row`](crate::encode_row).
     pub fn create_items<R: LogRow>(row: &R) -> Self {
         Self::of_row(Op::CreateItems, row)
     }
@@ -222,7 +221,7 @@ impl Message {
     ///
     /// # Panics
     ///
-    /// As [`encode_row`].
+    /// As [`encode_row`](crate::encode_row).
     pub fn delete_items<R: LogRow>(row: &R) -> Self {
         Self::of_row(Op::DeleteItems, row)
     }
@@ -235,36 +234,68 @@ impl Message {
     ///
     /// # Panics
     ///
-    /// As [`encode_row`].
+    /// As [`encode_row`](crate::encode_row).
     pub fn update<R: LogRow>(before: &R, after: &R) -> Option<Self> {
-        let columns = R::DEF.columns;
+        Self::update_of_values(
+            R::DEF,
+            |index| before.value(index),
+            |index| after.value(index),
+        )
+    }
+
+    /// As [`update`](Self::update), of a row of which only the definition is known: `before` and
+    /// `after` give the column with an index in [`TypeDef::columns`].
+    ///
+    /// # Panics
+    ///
+    /// As [`encode_row`](crate::encode_row).
+    pub fn update_of_values<'b, 'a>(
+        def: &'static TypeDef,
+        before: impl Fn(usize) -> Value<'b>,
+        after: impl Fn(usize) -> Value<'a>,
+    ) -> Option<Self> {
+        let columns = def.columns;
         let mut changed: Vec<usize> = (0..columns.len())
-            .filter(|&index| before.value(index) != after.value(index))
+            .filter(|&index| before(index) != after(index))
             .collect();
         if changed.is_empty() {
             return None;
         }
         changed.sort_unstable_by_key(|&index| columns[index].tag);
 
-        let mut message = Self::of_row(Op::Update, after);
+        let mut message = Self::of_values(Op::Update, def, &after);
         for &index in &changed {
             let name = Cow::Borrowed(columns[index].name);
-            match after.value(index).is_null() {
+            match after(index).is_null() {
                 true => message.null_mask.push(name),
                 false => message.field_mask.push(name),
             }
         }
-        let previous = changed.iter().map(|&index| (index, before.value(index)));
-        let previous = encode_columns(R::DEF, previous);
+        let previous = changed.iter().map(|&index| (index, before(index)));
+        let previous = encode_columns(def, previous);
         message.previous = Some(previous.bytes);
         message.previous_null_tags = previous.null_tags;
         Some(message)
     }
 
     fn of_row<R: LogRow>(op: Op, row: &R) -> Self {
-        let encoded = encode_row(row);
+        Self::of_values(op, R::DEF, |index| row.value(index))
+    }
+
+    /// The message that a row was inserted or deleted, of which only the definition is known:
+    /// `value` gives the column with an index in [`TypeDef::columns`].
+    ///
+    /// # Panics
+    ///
+    /// As [`encode_row`](crate::encode_row).
+    pub fn of_values<'v>(
+        op: Op,
+        def: &'static TypeDef,
+        value: impl Fn(usize) -> Value<'v>,
+    ) -> Self {
+        let encoded = encode_values(def, value);
         Self {
-            type_name: Cow::Borrowed(R::DEF.type_name),
+            type_name: Cow::Borrowed(def.type_name),
             op,
             value: encoded.bytes,
             field_mask: Vec::new(),

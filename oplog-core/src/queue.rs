@@ -186,6 +186,31 @@ impl Queue {
         self.slots.len()
     }
 
+    /// The message with this index, counted from 0, without the ordinal kept aside.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Message`] if it does not decode, which can't happen to one that was pushed.
+    pub fn get(&self, index: usize) -> Result<Option<Message>, QueueError> {
+        if index >= self.slots.len() {
+            return Ok(None);
+        }
+        let range = self.range(index);
+        let offset = range.start;
+        Message::from_bytes(&self.bytes[range][PREFIX_LEN..])
+            .map(Some)
+            .map_err(|source| QueueError::Message {
+                index,
+                offset,
+                source,
+            })
+    }
+
+    /// The ordinal that is kept aside for the message with this index.
+    pub(crate) fn ordinal(&self, index: usize) -> Option<u32> {
+        self.slots.get(index)?.ordinal
+    }
+
     /// Whether the queue holds no message.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()

@@ -369,18 +369,25 @@ fn read_timestamp(bytes: &[u8]) -> Result<Value<'static>, WireError> {
 /// the limits of [`Value`]. A hand-written [`OplogValue`] that does so would write a row that
 /// nothing can read.
 pub fn encode_row<R: LogRow>(row: &R) -> EncodedRow {
-    let columns = R::DEF.columns;
+    encode_values(R::DEF, |index| row.value(index))
+}
+
+/// As [`encode_row`], of a row of which only the definition is known: `value` gives the column with
+/// an index in [`TypeDef::columns`].
+pub(crate) fn encode_values<'v>(
+    def: &'static TypeDef,
+    value: impl Fn(usize) -> Value<'v>,
+) -> EncodedRow {
+    let columns = def.columns;
     let by_tag = columns.is_sorted_by_key(|column| column.tag);
     if by_tag {
-        return encode_sorted(R::DEF, || {
-            (0..columns.len()).map(|index| (index, row.value(index)))
+        return encode_sorted(def, || {
+            (0..columns.len()).map(|index| (index, value(index)))
         });
     }
     let mut order: Vec<usize> = (0..columns.len()).collect();
     order.sort_unstable_by_key(|&index| columns[index].tag);
-    encode_sorted(R::DEF, || {
-        order.iter().map(|&index| (index, row.value(index)))
-    })
+    encode_sorted(def, || order.iter().map(|&index| (index, value(index))))
 }
 
 /// Encodes some columns of a row, given by their index in [`TypeDef::columns`], in any order.

@@ -298,6 +298,44 @@ impl Recorder {
         Ok(())
     }
 
+    /// How many messages of an aggregate were recorded: the index of the next one.
+    pub fn message_count(&self, aggregate: &Aggregate) -> usize {
+        self.queues.get(aggregate).map_or(0, Queue::len)
+    }
+
+    /// A message that was recorded, by its index among those of its aggregate.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError::Queue`] if it does not decode, which can't happen.
+    pub fn message(
+        &self,
+        aggregate: &Aggregate,
+        index: usize,
+    ) -> Result<Option<Message>, RecordError> {
+        match self.queues.get(aggregate) {
+            Some(queue) => Ok(queue.get(index)?),
+            None => Ok(None),
+        }
+    }
+
+    /// The places of all messages that were recorded, in the order in which they were.
+    pub fn places(&self) -> Vec<(Aggregate, usize)> {
+        let mut places: Vec<(u32, &Aggregate, usize)> = self
+            .queues
+            .iter()
+            .flat_map(|(aggregate, queue)| {
+                (0..queue.len())
+                    .map(move |index| (queue.ordinal(index).unwrap_or(0), aggregate, index))
+            })
+            .collect();
+        places.sort_unstable();
+        let places = places.into_iter();
+        places
+            .map(|(_, aggregate, index)| (aggregate.clone(), index))
+            .collect()
+    }
+
     /// The point to which [`rollback_to`](Self::rollback_to) goes back.
     pub fn mark(&self) -> Mark {
         Mark {

@@ -6,12 +6,17 @@ use syn::{Attribute, Ident, LitStr, Member, Meta, Path};
 
 use crate::errors::Errors;
 use crate::grammar::{
-    ColumnName, DefaultValue, Tag, choice, column_name, crate_path, default_value, equals, flag,
-    idents, member, string, tag, tags,
+    ColumnName, DefaultValue, Tag, column_name, crate_path, default_value, equals, flag, idents,
+    member, one_of, string, tag, tags,
 };
 use crate::keys::{
     ON_FIELD, ON_INNER, ON_MODEL, ON_VALUE, ON_VARIANT, Slot, each_diesel_key, each_oplog_key, fill,
 };
+
+/// What a model can say about the triggers of its table.
+const TRIGGERS: &[&str] = &["reread", "ignore"];
+/// What a model can say about the foreign keys that act on the rows below it.
+const CASCADE: &[&str] = &["log"];
 
 /// The keys of a model.
 pub struct ModelAttrs {
@@ -20,8 +25,10 @@ pub struct ModelAttrs {
     pub root: Slot<Member>,
     pub reserved: Slot<Vec<Tag>>,
     pub partial: Slot<()>,
-    pub ticket: Slot<LitStr>,
+    pub ticket: Slot<&'static str>,
     pub unlogged_columns: Slot<Vec<Ident>>,
+    pub triggers: Slot<&'static str>,
+    pub cascade: Slot<&'static str>,
     pub krate: Slot<Path>,
     /// Diesel's `table_name`.
     pub table_name: Slot<Path>,
@@ -59,6 +66,8 @@ impl ModelAttrs {
             partial: Slot::Absent,
             ticket: Slot::Absent,
             unlogged_columns: Slot::Absent,
+            triggers: Slot::Absent,
+            cascade: Slot::Absent,
             krate: Slot::Absent,
             table_name: Slot::Absent,
             primary_key: Slot::Absent,
@@ -89,7 +98,7 @@ impl ModelAttrs {
                 "root" => fill(&mut self.root, key, member(key, input), errors),
                 "reserved" => fill(&mut self.reserved, key, tags(key, input), errors),
                 "ticket" => {
-                    let value = choice(key, input, &["lock_first"]);
+                    let value = one_of(key, input, &["lock_first"]);
                     fill(&mut self.ticket, key, value, errors);
                 }
                 "partial" => fill(&mut self.partial, key, flag(key, input), errors),
@@ -97,6 +106,13 @@ impl ModelAttrs {
                     let value = idents(key, input, "unlogged_columns(updated_at, search)");
                     fill(&mut self.unlogged_columns, key, value, errors);
                 }
+                "triggers" => fill(
+                    &mut self.triggers,
+                    key,
+                    one_of(key, input, TRIGGERS),
+                    errors,
+                ),
+                "cascade" => fill(&mut self.cascade, key, one_of(key, input, CASCADE), errors),
                 "crate" => fill(&mut self.krate, key, crate_path(key, input), errors),
                 _ => return false,
             }

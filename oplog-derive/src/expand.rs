@@ -189,16 +189,40 @@ fn oplogged(model: &Model) -> TokenStream {
         ..
     } = model;
     let columns: Vec<_> = columns(model).map(|column| path(model, column)).collect();
+    let triggers = model.triggers.given().map(|triggers| {
+        let variant = Ident::new(variant_of(triggers), Span::call_site());
+        quote! {
+            const TRIGGERS: #krate::__private::Triggers = #krate::__private::Triggers::#variant;
+        }
+    });
+    let cascade = model.cascade.given().map(|cascade| {
+        let variant = Ident::new(variant_of(cascade), Span::call_site());
+        quote! {
+            const CASCADE: #krate::__private::Cascade = #krate::__private::Cascade::#variant;
+        }
+    });
     quote! {
         #[automatically_derived]
         impl #krate::__private::Oplogged for #ident {
             type Table = #table::table;
             type Columns = (#(#columns,)*);
+            #triggers
+            #cascade
             // Not `Default::default()`: that ends at tuples of 12.
             fn columns() -> Self::Columns {
                 (#(<#columns as ::core::default::Default>::default(),)*)
             }
         }
+    }
+}
+
+/// The variant that a word of the author's stands for.
+fn variant_of(word: &str) -> &'static str {
+    match word {
+        "reread" => "Reread",
+        "ignore" => "Ignore",
+        "log" => "Log",
+        _ => "Undeclared",
     }
 }
 

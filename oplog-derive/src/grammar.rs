@@ -62,21 +62,26 @@ pub fn string(key: &Key, input: ParseStream, form: &str) -> syn::Result<LitStr> 
     Ok(text)
 }
 
-/// `key = "word"`, where the word is one of a few.
-pub fn choice(key: &Key, input: ParseStream, words: &[&str]) -> syn::Result<LitStr> {
-    let form = format!("{} = \"{}\"", key.name, words.first().unwrap_or(&""));
+/// `triggers = "reread"`: one of a few words, which need no further check.
+pub fn one_of(
+    key: &Key,
+    input: ParseStream,
+    accepted: &'static [&'static str],
+) -> syn::Result<&'static str> {
+    let form = format!("{} = \"{}\"", key.name, accepted[0]);
     let text = string(key, input, &form)?;
-    let value = text.value();
-    if words.contains(&value.as_str()) {
-        return Ok(text);
-    }
-    let problem = format!("`{}` can't be \"{value}\"", key.name);
-    let accepted = format!("it accepts `\"{}\"`", words.join("\"`, `\""));
-    let help = match nearest(&value, words) {
-        Some(meant) => format!("did you mean `\"{meant}\"`? {accepted}"),
-        None => accepted,
-    };
-    Err(error(text.span(), problem, help))
+    let written = text.value();
+    let known = accepted.iter().copied().find(|word| *word == written);
+    known.ok_or_else(|| {
+        let words: Vec<String> = accepted.iter().map(|word| format!("\"{word}\"")).collect();
+        let accepts = format!("`{}` accepts `{}`", key.name, words.join("`, `"));
+        let help = match nearest(&written, accepted) {
+            Some(meant) => format!("did you mean `{} = \"{meant}\"`? {accepts}", key.name),
+            None => accepts,
+        };
+        let problem = format!("`{}` can't be \"{written}\"", key.name);
+        error(text.span(), problem, help)
+    })
 }
 
 /// `root = field`

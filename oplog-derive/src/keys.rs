@@ -59,6 +59,8 @@ const MODEL_KEYS: &[&str] = &[
     "reserved",
     "partial",
     "unlogged_columns",
+    "triggers",
+    "cascade",
     "crate",
 ];
 const FIELD_KEYS: &[&str] = &["tag", "default"];

@@ -24,6 +24,8 @@ pub struct Model<'a> {
     /// `ticket = "lock_first"`, the only value that is accepted.
     pub lock_first: bool,
     pub unlogged_columns: Vec<Column>,
+    pub triggers: Slot<&'static str>,
+    pub cascade: Slot<&'static str>,
     pub table: Path,
     /// The table was written, not derived from the struct's name.
     pub table_is_written: bool,
@@ -120,6 +122,8 @@ impl<'a> Model<'a> {
             partial: !attrs.partial.is_absent(),
             lock_first: attrs.ticket.given().is_some(),
             unlogged_columns,
+            triggers: attrs.triggers,
+            cascade: attrs.cascade,
             table,
             table_is_written,
             primary_key,

@@ -67,6 +67,8 @@ fn every_key() {
             ticket = "lock_first",
             reserved(2, 4),
             unlogged_columns(updated_at, r#match),
+            triggers = "reread",
+            cascade = "log",
             crate = "crate::log",
         )]
         #[diesel(table_name = crate::schema::members)]
@@ -159,7 +161,8 @@ fn all_mistakes_at_once() {
         },
         &[
             "unknown key `typename`\nhelp: did you mean `type_name`? a model accepts `type_name`, \
-             `aggregate`, `root`, `ticket`, `reserved`, `partial`, `unlogged_columns`, `crate`",
+             `aggregate`, `root`, `ticket`, `reserved`, `partial`, `unlogged_columns`, \
+             `triggers`, `cascade`, `crate`",
             "`partial` takes no value\nhelp: write `partial` alone, or leave it out",
             "`tag` does not belong on a model\nhelp: move it to the field that it describes",
             "duplicate key `tag`\nhelp: write it once",
@@ -198,7 +201,8 @@ fn a_misspelled_key_gives_way_to_the_real_one() {
         },
         &[
             "unknown key `typename`\nhelp: did you mean `type_name`? a model accepts `type_name`, \
-             `aggregate`, `root`, `ticket`, `reserved`, `partial`, `unlogged_columns`, `crate`",
+             `aggregate`, `root`, `ticket`, `reserved`, `partial`, `unlogged_columns`, \
+             `triggers`, `cascade`, `crate`",
             "unknown key `tga`\nhelp: did you mean `tag`? a field accepts `tag`, `default`",
         ],
     );
@@ -277,6 +281,32 @@ fn wrong_values() {
             "the path must be absolute\nhelp: begin it with `::` or `crate`: `crate = \"::log\"`",
             "`default` needs an expression, or nothing for `Default::default()`\nhelp: the correct \
              form is `default = 0`",
+        ],
+    );
+}
+
+#[test]
+fn words_that_are_not_accepted() {
+    check(
+        quote! {
+            #[oplog(type_name = "a", aggregate = "a", triggers = "rereed", cascade = "reread")]
+            struct A { #[oplog(tag = 1)] id: i64 }
+        },
+        &[
+            "`triggers` can't be \"rereed\"\nhelp: did you mean `triggers = \"reread\"`? \
+             `triggers` accepts `\"reread\"`, `\"ignore\"`",
+            "`cascade` can't be \"reread\"\nhelp: `cascade` accepts `\"log\"`",
+        ],
+    );
+    check(
+        quote! {
+            #[oplog(type_name = "a", aggregate = "a", triggers, cascade = log)]
+            struct A { #[oplog(tag = 1)] id: i64 }
+        },
+        &[
+            "`triggers` needs a value\nhelp: the correct form is `triggers = \"reread\"`",
+            "`cascade` needs a text in double quotes\nhelp: the correct form is \
+             `cascade = \"log\"`",
         ],
     );
 }

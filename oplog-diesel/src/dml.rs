@@ -29,6 +29,8 @@ pub type Inserted<M, V> = Returning<
 >;
 /// The rows of a filter, locked.
 pub type Before<M, W> = Locking<FromOf<M>, W, <M as Oplogged>::Columns>;
+/// The rows of a filter, locked so that nothing can be made to refer to them any more.
+pub type BeforeDelete<M, W> = Locking<FromOf<M>, W, <M as Oplogged>::Columns, true>;
 /// An update of rows by their keys that returns them.
 pub type Updated<M, K, V> = Returning<
     Update<FromOf<M>, ByKeys<K>, <V as AsChangeset>::Changeset>,
@@ -133,19 +135,16 @@ impl<From, W> QueryId for Delete<From, W> {
     const HAS_STATIC_QUERY_ID: bool = false;
 }
 
-/// The lock that an UPDATE itself takes. A plain FOR UPDATE would wait for everybody who only refers to
-/// the row by a foreign key, and two who do both would deadlock.
-pub(crate) const LOCKING: &str = " FOR NO KEY UPDATE";
-
-/// `SELECT <columns> FROM <table> <where> [FOR NO KEY UPDATE]`: rows as they are before an update.
+/// `SELECT <columns> FROM <table> <where> [FOR NO KEY UPDATE]`: rows as they are before an update,
+/// or with `FOR UPDATE` before a delete.
 #[derive(Debug)]
-pub struct Locking<From, W, Cols> {
+pub struct Locking<From, W, Cols, const DELETE: bool = false> {
     pub(crate) from: From,
     pub(crate) filter: W,
     pub(crate) columns: Cols,
 }
 
-impl<From, W, Cols, DB> QueryFragment<DB> for Locking<From, W, Cols>
+impl<From, W, Cols, const DELETE: bool, DB> QueryFragment<DB> for Locking<From, W, Cols, DELETE>
 where
     DB: LogBackend,
     From: QueryFragment<DB>,
@@ -159,22 +158,30 @@ where
         self.from.walk_ast(out.reborrow())?;
         self.filter.walk_ast(out.reborrow())?;
         if DB::LOCKS_ROWS {
-            out.push_sql(LOCKING);
+            // The lock that an UPDATE itself takes. A plain FOR UPDATE would wait for everybody who
+            // only refers to the row by a foreign key, and two who do both would deadlock.
+            out.push_sql(match DELETE {
+                true => " FOR UPDATE",
+                false => " FOR NO KEY UPDATE",
+            });
         }
         Ok(())
     }
 }
 
-impl<From, W, Cols> QueryId for Locking<From, W, Cols> {
+impl<From, W, Cols, const DELETE: bool> QueryId for Locking<From, W, Cols, DELETE> {
     type QueryId = ();
     const HAS_STATIC_QUERY_ID: bool = false;
 }
 
-impl<From, W, Cols: Expression> Query for Locking<From, W, Cols> {
+impl<From, W, Cols: Expression, const DELETE: bool> Query for Locking<From, W, Cols, DELETE> {
     type SqlType = SqlTypeOf<Cols>;
 }
 
-impl<From, W, Cols, C: Connection> RunQueryDsl<C> for Locking<From, W, Cols> {}
+impl<From, W, Cols, const DELETE: bool, C: Connection> RunQueryDsl<C>
+    for Locking<From, W, Cols, DELETE>
+{
+}
 
 /// ` WHERE <primary key> IN (…)`.
 #[derive(Debug)]
@@ -254,4 +261,39 @@ where
 impl<K> QueryId for ByKeys<K> {
     type QueryId = ();
     const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+/// Sets columns of a model to those of a whole row.
+#[derive(Debug)]
+pub struct RowChanges<'m, M> {
+    pub(crate) row: &'m M,
+    /// The columns, by their index in the model's definition.
+    pub(crate) columns: Vec<usize>,
+}
+
+impl<M: Oplogged> AsChangeset for RowChanges<'_, M> {
+    type Target = M::Table;
+    type Changeset = Self;
+
+    fn as_changeset(self) -> Self {
+        self
+    }
+}
+
+impl<M, DB> QueryFragment<DB> for RowChanges<'_, M>
+where
+    DB: Backend + 'static,
+    M: Bindable<DB>,
+{
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        for (at, index) in self.columns.iter().enumerate() {
+            if at > 0 {
+                out.push_sql(", ");
+            }
+            out.push_identifier(M::DEF.columns[*index].name)?;
+            out.push_sql(" = ");
+            self.row.bind(*index, out.reborrow())?;
+        }
+        Ok(())
+    }
 }

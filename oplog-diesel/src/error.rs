@@ -7,6 +7,7 @@ use oplog_core::{
     SealError,
 };
 
+use crate::check::SideEffect;
 use crate::key_source::KeySourceError;
 
 /// What can go wrong with a log.
@@ -177,6 +178,36 @@ pub enum Error {
         expected: u32,
         /// The epoch of the ticket.
         found: u32,
+    },
+
+    /// The database does things to logged tables that no statement says and no model declares, so
+    /// that log and rows would differ. Each of them says what to write. The log was not opened.
+    #[error(
+        "the database does more to logged tables than the statements say:{}",
+        lines(side_effects)
+    )]
+    Undeclared {
+        /// All of them; see [`Oplog::check`](crate::Oplog::check).
+        side_effects: Vec<SideEffect>,
+    },
+
+    /// Rows below a deleted or moved one refer to each other in a circle by keys that act, so that
+    /// there is no order in which none takes another with it. Break the circle first, by a logged
+    /// update that sets one of the references to `NULL`. Nothing was written.
+    #[error("rows below the one of type `{type_name}` refer to each other in a circle")]
+    CascadeCircle {
+        /// Stored name of the type of the row that was to be deleted or moved.
+        type_name: &'static str,
+    },
+
+    /// A row moved, since its primary key, its root or a column that foreign keys refer to changed,
+    /// and it can't be told what became of the rows below it: one statement moved several rows to
+    /// other keys, or a trigger moved the row. Move rows one by one. The transaction can't be
+    /// committed.
+    #[error("a row of type `{type_name}` moved, and the rows below it can't be told apart")]
+    Moved {
+        /// Stored name of the row's type.
+        type_name: &'static str,
     },
 
     /// Two models can't be in one catalog.
@@ -464,6 +495,11 @@ pub(crate) fn reduce(error: &DieselError) -> (Option<DatabaseErrorKind>, Option<
         ),
         _ => (None, None),
     }
+}
+
+fn lines(side_effects: &[SideEffect]) -> String {
+    let lines = side_effects.iter().map(|effect| format!("\n- {effect}"));
+    lines.collect()
 }
 
 fn kind_text(kind: &Option<DatabaseErrorKind>) -> String {

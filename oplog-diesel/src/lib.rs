@@ -559,6 +559,10 @@
 
 mod backend;
 mod bind;
+mod by_key;
+mod cascade;
+mod catalogue;
+mod check;
 mod connection;
 mod coverage;
 mod dml;
@@ -573,6 +577,7 @@ mod model;
 mod oplog;
 mod oplogged;
 mod replay;
+mod reread;
 mod single;
 mod statement;
 mod store;
@@ -580,6 +585,7 @@ mod transaction;
 mod tx;
 mod verify;
 
+pub use check::{CascadeProblem, Cause, CheckReport, KeyAction, SideEffect};
 pub use connection::{Connect, LogConnection};
 pub use entries::{Entries, Entry, StoredEntry};
 pub use error::{Divergence, EntryError, Error, LentError, Retry, TargetError};
@@ -599,7 +605,7 @@ pub use oplog_core::{
 };
 #[doc(inline)]
 pub use oplog_derive::{OplogValue, Oplogged};
-pub use oplogged::Oplogged;
+pub use oplogged::{Cascade, Oplogged, Triggers};
 pub use replay::{Replay, ReplayProgress, ReplayReport};
 pub use transaction::TransactionBuilder;
 pub use tx::Tx;
@@ -631,7 +637,7 @@ pub mod __private {
     pub use crate::bind::{AsDeclared, AsStandIn, Bindable, NotAtAll, Probe, RawRow};
     pub use crate::coverage::{Covers, CoversAll};
     pub use crate::model::{Linked, Model};
-    pub use crate::oplogged::Oplogged;
+    pub use crate::oplogged::{Cascade, Oplogged, Triggers};
     pub use crate::replay::{TableName, table_of};
     pub use crate::{bind_columns, submit_model as submit};
     pub use diesel;

@@ -2,14 +2,16 @@ use std::any::TypeId;
 
 use oplog_core::{LogRow, TypeDef, Typed};
 
-use crate::Oplogged;
 use crate::replay::TableOps;
+use crate::{Cascade, Oplogged, Triggers};
 
 /// A model as the type catalog holds it: its definition, and how its rows are written back on each
 /// database.
 #[derive(Clone, Copy)]
 pub struct Model {
     def: &'static TypeDef,
+    triggers: Triggers,
+    cascade: Cascade,
     #[cfg(feature = "sqlite")]
     sqlite: &'static dyn TableOps<diesel::sqlite::Sqlite>,
     #[cfg(feature = "postgres_backend")]
@@ -38,6 +40,8 @@ macro_rules! replayable {
         {
             const MODEL: Model = Model {
                 def: <M as LogRow>::DEF,
+                triggers: <M as Oplogged>::TRIGGERS,
+                cascade: <M as Oplogged>::CASCADE,
                 $($(#[$cfg])* $field: &$crate::replay::Ops::<M>::NEW,)*
             };
         }
@@ -62,6 +66,16 @@ impl Model {
     /// What the model looks like in the log.
     pub fn def(&self) -> &'static TypeDef {
         self.def
+    }
+
+    /// What the model does about the triggers of its table.
+    pub fn triggers(&self) -> Triggers {
+        self.triggers
+    }
+
+    /// What the model does about the foreign keys that refer to its table.
+    pub fn cascade(&self) -> Cascade {
+        self.cascade
     }
 
     #[cfg(feature = "sqlite")]

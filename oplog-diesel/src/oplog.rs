@@ -3,6 +3,8 @@ use std::time::Duration;
 
 use oplog_core::{Aggregate, DataKey, Head, Kek, Keyring, LogId, Receipt, TransactionLimits};
 
+use crate::cascade::Cascades;
+use crate::check::{Catalogue, CheckReport};
 use crate::connection::{Connect, Nesting, nesting};
 use crate::entries::{Entries, Entry, StoredEntry};
 use crate::frontier::Frontier;
@@ -48,6 +50,9 @@ struct Inner {
     limits: TransactionLimits,
     creates_tickets: bool,
     heads: Heads,
+    unlogged_tables: Vec<String>,
+    cascades: Cascades,
+    has_deferrable_triggers: bool,
 }
 
 /// How often and how long a transaction is made again.
@@ -102,6 +107,8 @@ pub struct OplogBuilder {
     retries: Retries,
     limits: TransactionLimits,
     creates_tickets: bool,
+    unlogged_tables: Vec<String>,
+    allows_undeclared: bool,
 }
 
 impl Oplog {
@@ -118,6 +125,8 @@ impl Oplog {
             },
             limits: TransactionLimits::default(),
             creates_tickets: true,
+            unlogged_tables: Vec::new(),
+            allows_undeclared: false,
         }
     }
 
@@ -216,6 +225,24 @@ impl Oplog {
         &self.inner.catalog
     }
 
+    /// Lists what the database does to the tables of the known models that no statement says:
+    /// triggers and rules, foreign keys that act on other rows, and generated columns. Each says
+    /// whether it is declared and, if not, what to write.
+    ///
+    /// [`OplogBuilder::open`] asks this, too, and refuses what is not declared. Triggers and foreign
+    /// keys that are made later are taken note of when the log is opened the next time.
+    ///
+    /// Tables that do not exist in this database are passed over. What triggers of other tables do
+    /// to logged ones can't be known.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`] if the catalogue of the database can't be read.
+    pub fn check<C: Connect>(&self, conn: &mut C) -> Result<CheckReport, Error> {
+        let catalogue = Catalogue::read(conn.connection(), self.catalog())?;
+        Ok(catalogue.report(&self.inner.unlogged_tables))
+    }
+
     /// One head per aggregate, all read in one snapshot.
     ///
     /// # Errors
@@ -304,6 +331,16 @@ impl Oplog {
             aggregate.as_str(),
             self.inner.log.epoch,
         ))
+    }
+
+    /// The foreign keys that act on rows of logged tables, as they were when the log was opened.
+    pub(crate) fn cascades(&self) -> &Cascades {
+        &self.inner.cascades
+    }
+
+    /// Whether a trigger may fire as late as at the commit.
+    pub(crate) fn has_deferrable_triggers(&self) -> bool {
+        self.inner.has_deferrable_triggers
     }
 
     pub(crate) fn check_epoch(&self, aggregate: &Aggregate, head: &Head) -> Result<(), Error> {
@@ -408,12 +445,31 @@ impl OplogBuilder {
         self
     }
 
+    /// Names a table that is not logged on purpose, although a foreign key with `CASCADE`, `SET
+    /// NULL` or `SET DEFAULT` ties it to a logged one: `sessions` or, with its schema,
+    /// `web.sessions`. Without it, [`open`](Self::open) takes such a table for forgotten.
+    pub fn unlogged_table(mut self, table: impl Into<String>) -> Self {
+        self.unlogged_tables.push(table.into());
+        self
+    }
+
+    /// Opens the log even if the database does things to logged tables that no model declares.
+    ///
+    /// For tools and readers, which write nothing, and for the time in which such things are being
+    /// repaired. What a trigger or a foreign key does in a logged transaction and no model declares
+    /// is not in the log, and a later replay stops there. [`Oplog::check`] tells what it is.
+    pub fn allow_undeclared(mut self) -> Self {
+        self.allows_undeclared = true;
+        self
+    }
+
     /// Opens the log. The first `open` of a log creates its first data key; several processes may
     /// open it at once.
     ///
     /// # Errors
     ///
     /// [`Error::KeySource`], [`Error::NotMigrated`], [`Error::NoLog`], [`Error::WrongLog`],
+    /// [`Error::Undeclared`] if the database does things to logged tables that no model declares,
     /// [`Error::KeyNotGiven`], [`Error::KeysVanished`], [`Error::KeyUnwrap`], [`Error::MalformedKey`], [`Error::Catalog`],
     /// [`Error::OuterTransaction`] or [`Error::Store`].
     pub fn open<C: Connect>(self, conn: &mut C) -> Result<Oplog, Error> {
@@ -441,6 +497,15 @@ impl OplogBuilder {
                 found: log.log_id,
             });
         }
+        let catalogue = Catalogue::read(conn, &catalog)?;
+        if !self.allows_undeclared {
+            let report = catalogue.report(&self.unlogged_tables);
+            if !report.is_declared() {
+                return Err(Error::Undeclared {
+                    side_effects: report.undeclared().cloned().collect(),
+                });
+            }
+        }
         let keyring = keys::load_or_create(conn, &log, &keks)?;
         Ok(Oplog {
             inner: Arc::new(Inner {
@@ -451,6 +516,9 @@ impl OplogBuilder {
                 limits: self.limits,
                 creates_tickets: self.creates_tickets,
                 heads: Heads::default(),
+                unlogged_tables: self.unlogged_tables,
+                cascades: Cascades::new(&catalogue),
+                has_deferrable_triggers: catalogue.has_deferrable_triggers(),
             }),
         })
     }

@@ -20,6 +20,13 @@ pub trait Oplogged: LogRow {
     /// The logged columns of the model, in the model's order.
     fn columns() -> Self::Columns;
 
+    /// What is done about the triggers of the table: `#[oplog(triggers = "…")]`.
+    const TRIGGERS: Triggers = Triggers::Undeclared;
+
+    /// What is done about foreign keys by which a statement on a row of this table changes others:
+    /// `#[oplog(cascade = "…")]`.
+    const CASCADE: Cascade = Cascade::Undeclared;
+
     /// The aggregate this row belongs to, under whose ticket its changes are ordered.
     ///
     /// The name is the constant of `#[oplog(aggregate = "…")]`, followed by `:` and the value of the
@@ -27,4 +34,31 @@ pub trait Oplogged: LogRow {
     fn aggregate(&self) -> Aggregate {
         Aggregate::of(self)
     }
+}
+
+/// What a model does about the triggers and rules of its table, which write what no statement says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Triggers {
+    /// Nothing was said: a log is not opened while the table has any.
+    #[default]
+    Undeclared,
+    /// `#[oplog(triggers = "reread")]`: rows are read again after they were written, so that what
+    /// triggers made of them is logged.
+    Reread,
+    /// `#[oplog(triggers = "ignore")]`: the triggers change nothing that is logged.
+    Ignore,
+}
+
+/// What a model does about the foreign keys that refer to its table with `CASCADE`, `SET NULL` or
+/// `SET DEFAULT`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cascade {
+    /// Nothing was said: a log is not opened while there are any.
+    #[default]
+    Undeclared,
+    /// `#[oplog(cascade = "log")]`: the rows that the database will change or delete are found and
+    /// logged, too.
+    Log,
 }

@@ -1,17 +1,19 @@
 //! Writes of one row that is known beforehand, for which one statement is enough.
 
 use diesel::Connection;
+use diesel::query_dsl::methods::LoadQuery;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use oplog_core::{Aggregate, Message, QueueLimits, Receipt, Recorder, TypeDef};
 
 use crate::backend::{LogBackend, RowWrite, Wait};
 use crate::bind::Bindable;
 use crate::connection::{Connect, LogConnection, Nesting, nesting};
+use crate::dml::{Before, BeforeDelete, ByKeys, Deleted, Many, One, RowChanges, Updated};
 use crate::replay::TableName;
 use crate::store::{self, Redemption, Row};
 use crate::transaction::{TransactionBuilder, is_lost, now_us};
 use crate::tx::key_bytes;
-use crate::{Error, Oplog, Oplogged, Retry};
+use crate::{Cascade, Error, Oplog, Oplogged, Retry, Triggers};
 
 type BackendOf<C> = <<C as Connect>::Connection as Connection>::Backend;
 
@@ -22,6 +24,8 @@ struct Change<'a, DB: LogBackend> {
     aggregate: Aggregate,
     message: Message,
     write: RowWrite<'a, DB>,
+    /// Whether nothing but the row changes with it.
+    is_alone: bool,
 }
 
 impl TransactionBuilder<'_> {
@@ -33,7 +37,7 @@ impl TransactionBuilder<'_> {
     /// aggregate meanwhile, that statement takes itself back and the same is done in a transaction
     /// instead, which logs what is stored. So is everything on SQLite, inside test transactions and
     /// [`nested`](Self::nested), with aggregates that were named with [`on`](Self::on), and with
-    /// models whose ticket is locked first.
+    /// models whose ticket is locked first or that declare triggers or cascading keys.
     ///
     /// Every column of the model is written, also those that have a default or are generated. Where
     /// the database should fill them in, use [`Tx::logged_insert`](crate::Tx::logged_insert).
@@ -75,11 +79,12 @@ impl TransactionBuilder<'_> {
             aggregate: row.aggregate(),
             message: Message::create(row),
             write: RowWrite::Insert { new: row },
+            is_alone: is_alone::<M>(),
         };
         if let Some(receipt) = self.single(conn.connection(), change)? {
             return Ok(vec![receipt]);
         }
-        let result = self.transaction_with_receipts(conn, |tx| tx.logged_insert_row(row).map(drop));
+        let result = self.transaction_with_receipts(conn, |tx| tx.insert_row(row).map(drop));
         result.map(|((), receipts)| receipts)
     }
 
@@ -98,15 +103,17 @@ impl TransactionBuilder<'_> {
     ///
     /// [`Error::Database`] with [`NotFound`](diesel::result::Error::NotFound) if there is no such row;
     /// otherwise as [`logged_insert_row`](Self::logged_insert_row).
-    pub fn logged_update_row<C, M>(
+    pub fn logged_update_row<'q, 'm, C, M>(
         self,
         conn: &mut C,
-        old: &M,
-        new: &M,
+        old: &'m M,
+        new: &'m M,
     ) -> Result<Vec<Receipt>, Error>
     where
         C: Connect,
         M: Oplogged + Bindable<BackendOf<C>>,
+        Before<M, ByKeys<One<'m, M>>>: LoadQuery<'q, C::Connection, M>,
+        Updated<M, One<'m, M>, RowChanges<'m, M>>: LoadQuery<'q, C::Connection, M>,
     {
         let columns = differing(old, new);
         let stays = key_bytes(old) == key_bytes(new) && old.aggregate() == new.aggregate();
@@ -121,13 +128,22 @@ impl TransactionBuilder<'_> {
                     new,
                     columns: &columns,
                 },
+                is_alone: is_alone::<M>(),
             };
             if let Some(receipt) = self.single(conn.connection(), change)? {
                 return Ok(vec![receipt]);
             }
         }
-        let result =
-            self.transaction_with_receipts(conn, |tx| tx.logged_update_row(old, new).map(drop));
+        if columns.is_empty() {
+            return Ok(Vec::new());
+        }
+        let result = self.transaction_with_receipts(conn, |tx| {
+            let changes = RowChanges {
+                row: new,
+                columns: columns.clone(),
+            };
+            tx.logged_update(old, changes).map(drop)
+        });
         result.map(|((), receipts)| receipts)
     }
 
@@ -141,10 +157,17 @@ impl TransactionBuilder<'_> {
     ///
     /// [`Error::Database`] with [`NotFound`](diesel::result::Error::NotFound) if there is no such row;
     /// otherwise as [`logged_insert_row`](Self::logged_insert_row).
-    pub fn logged_delete_row<C, M>(self, conn: &mut C, old: &M) -> Result<Vec<Receipt>, Error>
+    pub fn logged_delete_row<'q, 'm, C, M>(
+        self,
+        conn: &mut C,
+        old: &'m M,
+    ) -> Result<Vec<Receipt>, Error>
     where
         C: Connect,
         M: Oplogged + Bindable<BackendOf<C>>,
+        BeforeDelete<M, ByKeys<One<'m, M>>>: LoadQuery<'q, C::Connection, M>,
+        Deleted<M, ByKeys<One<'m, M>>>: LoadQuery<'q, C::Connection, M>,
+        Deleted<M, ByKeys<Many<M>>>: LoadQuery<'q, C::Connection, M>,
     {
         let change = Change {
             table: M::table()?,
@@ -152,11 +175,12 @@ impl TransactionBuilder<'_> {
             aggregate: old.aggregate(),
             message: Message::delete(old),
             write: RowWrite::Delete { old },
+            is_alone: is_alone::<M>(),
         };
         if let Some(receipt) = self.single(conn.connection(), change)? {
             return Ok(vec![receipt]);
         }
-        let result = self.transaction_with_receipts(conn, |tx| tx.logged_delete_row(old).map(drop));
+        let result = self.transaction_with_receipts(conn, |tx| tx.logged_delete(old).map(drop));
         result.map(|((), receipts)| receipts)
     }
 
@@ -167,9 +191,10 @@ impl TransactionBuilder<'_> {
         conn: &mut C,
         change: Change<'_, C::Backend>,
     ) -> Result<Option<Receipt>, Error> {
-        let is_alone = nesting(conn).map_err(Error::store("looking at the connection"))?;
+        let outer = nesting(conn).map_err(Error::store("looking at the connection"))?;
         if !C::Backend::WRITES_ROWS_ALONE
-            || is_alone != Nesting::None
+            || outer != Nesting::None
+            || !change.is_alone
             || self.has_mistake()
             || !self.named().is_empty()
             || change.def.lock_first
@@ -263,15 +288,17 @@ impl Oplog {
     /// # Errors
     ///
     /// As [`TransactionBuilder::logged_update_row`].
-    pub fn logged_update_row<C, M>(
+    pub fn logged_update_row<'q, 'm, C, M>(
         &self,
         conn: &mut C,
-        old: &M,
-        new: &M,
+        old: &'m M,
+        new: &'m M,
     ) -> Result<Vec<Receipt>, Error>
     where
         C: Connect,
         M: Oplogged + Bindable<BackendOf<C>>,
+        Before<M, ByKeys<One<'m, M>>>: LoadQuery<'q, C::Connection, M>,
+        Updated<M, One<'m, M>, RowChanges<'m, M>>: LoadQuery<'q, C::Connection, M>,
     {
         TransactionBuilder::new(self).logged_update_row(conn, old, new)
     }
@@ -281,13 +308,25 @@ impl Oplog {
     /// # Errors
     ///
     /// As [`TransactionBuilder::logged_delete_row`].
-    pub fn logged_delete_row<C, M>(&self, conn: &mut C, old: &M) -> Result<Vec<Receipt>, Error>
+    pub fn logged_delete_row<'q, 'm, C, M>(
+        &self,
+        conn: &mut C,
+        old: &'m M,
+    ) -> Result<Vec<Receipt>, Error>
     where
         C: Connect,
         M: Oplogged + Bindable<BackendOf<C>>,
+        BeforeDelete<M, ByKeys<One<'m, M>>>: LoadQuery<'q, C::Connection, M>,
+        Deleted<M, ByKeys<One<'m, M>>>: LoadQuery<'q, C::Connection, M>,
+        Deleted<M, ByKeys<Many<M>>>: LoadQuery<'q, C::Connection, M>,
     {
         TransactionBuilder::new(self).logged_delete_row(conn, old)
     }
+}
+
+/// Whether a write of a row changes nothing else, and the row nothing after it.
+fn is_alone<M: Oplogged>() -> bool {
+    M::TRIGGERS != Triggers::Reread && M::CASCADE != Cascade::Log
 }
 
 /// The columns in which two rows differ, by their index in the model's definition.

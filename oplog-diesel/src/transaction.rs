@@ -13,6 +13,7 @@ use crate::connection::{
     pause, rollback_to,
 };
 use crate::heads::Heads;
+use crate::reread::Rereads;
 use crate::store::{self, Redemption, Row};
 use crate::tx::{Progress, Tx};
 use crate::{Error, Oplog, Retry};
@@ -295,6 +296,8 @@ impl<'o> TransactionBuilder<'o> {
         let mut progress = Progress {
             recorder: Recorder::new(self.metadata.clone(), limits, QueueLimits::default()),
             retry: None,
+            oplog: self.oplog.clone(),
+            rereads: Rereads::default(),
         };
         // What an outer transaction wrote is not committed, and so not known to the cache.
         let heads = (C::Backend::CACHES_HEADS && place == Place::Top).then(|| self.oplog.heads());
@@ -305,7 +308,11 @@ impl<'o> TransactionBuilder<'o> {
             rollback_to(conn, outer);
             return failed(failure, place);
         }
-        let outcome = guarded(conn, outer, |conn| body(&mut Tx::new(conn, &mut progress)));
+        let outcome = guarded(conn, outer, |conn| {
+            let value = body(&mut Tx::new(conn, &mut progress))?;
+            progress.read_again(conn)?;
+            Ok(value)
+        });
         let value = match (outcome, progress.retry) {
             (Ok(value), None) => value,
             (Err(error), None) => {

@@ -3,23 +3,26 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
 use diesel::connection::{AnsiTransactionManager, TransactionManager};
-use diesel::query_builder::{AsChangeset, AsQuery, IntoUpdateTarget, SelectQuery};
+use diesel::query_builder::{AsChangeset, AsQuery, IntoUpdateTarget, QueryFragment, SelectQuery};
 use diesel::query_dsl::methods::{FindDsl, LoadQuery};
 use diesel::query_source::QuerySource;
 use diesel::result::Error as DieselError;
 use diesel::{Insertable, QueryResult};
-use oplog_core::{LogRow, Message, RecordError, Recorder, encode_columns};
+use oplog_core::{LogRow, Message, RecordError, Recorder};
 
 use crate::backend::{InsertMany, LogBackend};
 use crate::bind::Bindable;
+use crate::by_key::{self, key_of};
+use crate::cascade::{Below, Purpose};
 use crate::connection::{LogConnection, commit, depth, load, rollback_to};
 use crate::dml::{
-    Before, ByKeys, Delete, Deleted, FilterOf, Inserted, Locking, Many, One, Returning, Update,
-    Updated,
+    Before, BeforeDelete, ByKeys, Delete, Deleted, FilterOf, Inserted, Locking, Many, One,
+    Returning, Update, Updated,
 };
+use crate::replay::AnyRow;
 use crate::replay::statement::{OnTable, Texts, Verb};
-use crate::single::differing;
-use crate::{Error, LentError, Oplogged, Retry};
+use crate::reread::Rereads;
+use crate::{Cascade, Error, LentError, Oplog, Oplogged, Retry, Triggers};
 
 /// A logged transaction from the inside: every write goes through it and is logged.
 ///
@@ -47,6 +50,9 @@ pub(crate) struct Progress {
     pub recorder: Recorder,
     /// Why the transaction should be made again, whatever error the closure makes of it.
     pub retry: Option<Retry>,
+    /// The log, for its catalog and for what the database does by itself.
+    pub oplog: Oplog,
+    pub rereads: Rereads,
 }
 
 impl<'t, C: LogConnection> Tx<'t, C> {
@@ -81,7 +87,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     /// ```
     pub fn logged_insert<'q, M, V>(&mut self, values: V) -> Result<M, Error>
     where
-        M: Oplogged,
+        M: Oplogged + Bindable<C::Backend>,
         V: Insertable<M::Table>,
         Inserted<M, V>: LoadQuery<'q, C, M>,
     {
@@ -89,10 +95,10 @@ impl<'t, C: LogConnection> Tx<'t, C> {
             statement: diesel::insert_into(M::Table::default()).values(values),
             columns: M::columns(),
         };
+        self.writing::<M>();
         self.write(|tx| {
-            let row = only_row(tx.load(query)?)?;
-            tx.record(&row, &Message::create(&row))?;
-            Ok(row)
+            let rows = tx.load(query)?;
+            tx.record_insert(rows)
         })
     }
 
@@ -120,7 +126,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         values: impl IntoIterator<Item = V>,
     ) -> Result<Vec<M>, Error>
     where
-        M: Oplogged,
+        M: Oplogged + Bindable<C::Backend>,
         C::Backend: InsertMany<'q, C, M, V>,
     {
         let mut values = values.into_iter().peekable();
@@ -129,8 +135,9 @@ impl<'t, C: LogConnection> Tx<'t, C> {
             let chunk: Vec<V> = values.by_ref().take(INSERT_ROWS_MAX).collect();
             let expected = chunk.len();
             self.alive()?;
+            self.writing::<M>();
             self.write_many(|tx| {
-                let rows =
+                let mut rows =
                     C::Backend::insert_many(tx.conn, chunk).map_err(|error| tx.failed(error))?;
                 if rows.len() != expected {
                     return Err(Error::RowCount {
@@ -138,9 +145,8 @@ impl<'t, C: LogConnection> Tx<'t, C> {
                         found: rows.len(),
                     });
                 }
-                for row in &rows {
-                    tx.record(row, &Message::create_items(row))?;
-                }
+                let gone = tx.read_again(&mut rows)?;
+                tx.record_items(&rows, &gone, Message::create_items)?;
                 inserted.extend(rows);
                 Ok(())
             })?;
@@ -177,7 +183,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     pub fn logged_update<'q, 'm, M, V>(&mut self, model: &'m M, changes: V) -> Result<M, Error>
     where
         M: Oplogged + Bindable<C::Backend>,
-        V: AsChangeset<Target = M::Table>,
+        V: AsChangeset<Target = M::Table, Changeset: QueryFragment<C::Backend>>,
         Before<M, ByKeys<One<'m, M>>>: LoadQuery<'q, C, M>,
         Updated<M, One<'m, M>, V>: LoadQuery<'q, C, M>,
     {
@@ -191,17 +197,25 @@ impl<'t, C: LogConnection> Tx<'t, C> {
             .load(before)?
             .pop()
             .ok_or(Error::Database(DieselError::NotFound))?;
+        let changes = Rc::new(changes.as_changeset());
+        let below = self.below_moving(std::slice::from_ref(&before), &*changes)?;
         let update: Updated<M, One<'m, M>, V> = Returning {
             statement: Update {
                 from: M::Table::default().from_clause(),
                 filter: ByKeys(key),
-                changes: Rc::new(changes.as_changeset()),
+                changes,
             },
             columns: M::columns(),
         };
+        self.writing::<M>();
         self.write(|tx| {
-            let after = only_row(tx.load(update)?)?;
-            tx.record_change(&before, &after)?;
+            let mut rows = tx.load(update)?;
+            let gone = tx.read_again(&mut rows)?;
+            let after = only_row(rows)?;
+            match gone.is_empty() {
+                true => tx.record_change_with(below, &before, &after)?,
+                false => tx.record(&before, &Message::delete(&before))?,
+            }
             Ok(after)
         })
     }
@@ -235,7 +249,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     where
         M: Oplogged + Bindable<C::Backend>,
         S: IntoUpdateTarget<Table = M::Table>,
-        V: AsChangeset<Target = M::Table>,
+        V: AsChangeset<Target = M::Table, Changeset: QueryFragment<C::Backend>>,
         Before<M, FilterOf<S>>: LoadQuery<'q, C, M>,
         Updated<M, Many<M>, V>: LoadQuery<'q, C, M>,
     {
@@ -250,6 +264,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         while !before.is_empty() {
             let rest = before.split_off(before.len().min(keys_max::<M>()));
             let chunk: Many<M> = Rc::new(std::mem::replace(&mut before, rest));
+            let below = self.below_moving(&chunk, &*changes)?;
             let update: Updated<M, Many<M>, V> = Returning {
                 statement: Update {
                     from: M::Table::default().from_clause(),
@@ -258,15 +273,17 @@ impl<'t, C: LogConnection> Tx<'t, C> {
                 },
                 columns: M::columns(),
             };
+            self.writing::<M>();
             self.write(|tx| {
-                let after = tx.load(update)?;
+                let mut after = tx.load(update)?;
                 if after.len() != chunk.len() {
                     return Err(Error::RowCount {
                         expected: chunk.len(),
                         found: after.len(),
                     });
                 }
-                tx.record_changes(&chunk, &after)?;
+                let gone = tx.read_again(&mut after)?;
+                tx.record_changes_with(below, &chunk, &after, &gone)?;
                 updated.extend(after);
                 Ok(())
             })?;
@@ -294,8 +311,15 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     pub fn logged_delete<'q, 'm, M>(&mut self, model: &'m M) -> Result<M, Error>
     where
         M: Oplogged + Bindable<C::Backend>,
+        BeforeDelete<M, ByKeys<One<'m, M>>>: LoadQuery<'q, C, M>,
         Deleted<M, ByKeys<One<'m, M>>>: LoadQuery<'q, C, M>,
+        Deleted<M, ByKeys<Many<M>>>: LoadQuery<'q, C, M>,
     {
+        if M::CASCADE == Cascade::Log {
+            let rows =
+                self.delete_cascading(ByKeys(std::slice::from_ref(model)), Message::delete)?;
+            return only_row_or_none(rows);
+        }
         let delete: Deleted<M, ByKeys<One<'m, M>>> = Returning {
             statement: Delete {
                 from: M::Table::default().from_clause(),
@@ -323,16 +347,23 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     /// ```
     pub fn logged_delete_by_key<'q, M, K>(&mut self, key: K) -> Result<M, Error>
     where
-        M: Oplogged,
+        M: Oplogged + Bindable<C::Backend>,
         M::Table: FindDsl<K, Output: IntoUpdateTarget<Table = M::Table>>,
+        BeforeDelete<M, FilterOf<diesel::dsl::Find<M::Table, K>>>: LoadQuery<'q, C, M>,
         Deleted<M, FilterOf<diesel::dsl::Find<M::Table, K>>>: LoadQuery<'q, C, M>,
+        Deleted<M, ByKeys<Many<M>>>: LoadQuery<'q, C, M>,
     {
+        let filter = FindDsl::find(M::Table::default(), key)
+            .into_update_target()
+            .where_clause;
+        if M::CASCADE == Cascade::Log {
+            let rows = self.delete_cascading(filter, Message::delete)?;
+            return only_row_or_none(rows);
+        }
         let delete: Deleted<M, FilterOf<diesel::dsl::Find<M::Table, K>>> = Returning {
             statement: Delete {
                 from: M::Table::default().from_clause(),
-                filter: FindDsl::find(M::Table::default(), key)
-                    .into_update_target()
-                    .where_clause,
+                filter,
             },
             columns: M::columns(),
         };
@@ -358,102 +389,29 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     /// ```
     pub fn logged_delete_where<'q, M, S>(&mut self, source: S) -> Result<Vec<M>, Error>
     where
-        M: Oplogged,
+        M: Oplogged + Bindable<C::Backend>,
         S: IntoUpdateTarget<Table = M::Table>,
+        BeforeDelete<M, FilterOf<S>>: LoadQuery<'q, C, M>,
         Deleted<M, FilterOf<S>>: LoadQuery<'q, C, M>,
+        Deleted<M, ByKeys<Many<M>>>: LoadQuery<'q, C, M>,
     {
+        let filter = source.into_update_target().where_clause;
+        if M::CASCADE == Cascade::Log {
+            return self.delete_cascading(filter, Message::delete_items);
+        }
         let delete: Deleted<M, FilterOf<S>> = Returning {
             statement: Delete {
                 from: M::Table::default().from_clause(),
-                filter: source.into_update_target().where_clause,
+                filter,
             },
             columns: M::columns(),
         };
+        self.deleting::<M>();
         self.write(|tx| {
             let rows = tx.load(delete)?;
-            for row in &rows {
-                tx.record(row, &Message::delete_items(row))?;
-            }
+            tx.record_items(&rows, &HashSet::new(), Message::delete_items)?;
             Ok(rows)
         })
-    }
-
-    /// Inserts a whole row, every column as it is given, and logs it as it was stored.
-    ///
-    /// # Errors
-    ///
-    /// As [`logged_insert`](Self::logged_insert).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::*;
-    /// # let (mut conn, oplog) = open();
-    /// let alice = Account { id: 7, owner: "Alice".into(), balance: 0, email: None };
-    /// oplog.transaction(&mut conn, |tx| {
-    ///     tx.logged_insert_row(&alice)?;
-    ///     let richer = Account { balance: 5, ..alice.clone() };
-    ///     tx.logged_update_row(&alice, &richer)?;
-    ///     tx.logged_delete_row(&richer)
-    /// })?;
-    /// # assert_eq!(oplog.entries(&mut conn).count(), 1);
-    /// # Ok::<(), oplog_diesel::Error>(())
-    /// ```
-    pub fn logged_insert_row<M>(&mut self, row: &M) -> Result<M, Error>
-    where
-        M: Oplogged + Bindable<C::Backend>,
-    {
-        self.write(|tx| {
-            let stored = only_row(tx.whole_rows(Verb::InsertOne { row })?)?;
-            tx.record(&stored, &Message::create(&stored))?;
-            Ok(stored)
-        })
-    }
-
-    /// Sets the columns in which two whole rows differ, in the row with the primary key of `old`, and
-    /// logs what it was and what it became.
-    ///
-    /// # Errors
-    ///
-    /// As [`logged_update`](Self::logged_update).
-    pub fn logged_update_row<M>(&mut self, old: &M, new: &M) -> Result<M, Error>
-    where
-        M: Oplogged + Bindable<C::Backend>,
-    {
-        let columns = differing(old, new);
-        let before: M = self
-            .whole_rows(Verb::Lock { key: old })?
-            .pop()
-            .ok_or(Error::Database(DieselError::NotFound))?;
-        if columns.is_empty() {
-            return Ok(before);
-        }
-        self.write(|tx| {
-            let update = Verb::Update {
-                key: old,
-                columns: &columns,
-                row: new,
-            };
-            let after = only_row(tx.whole_rows(update)?)?;
-            tx.record_change(&before, &after)?;
-            Ok(after)
-        })
-    }
-
-    /// Deletes the row with the primary key of `old`, and logs it as it was.
-    ///
-    /// # Errors
-    ///
-    /// As [`logged_delete`](Self::logged_delete).
-    pub fn logged_delete_row<M>(&mut self, old: &M) -> Result<M, Error>
-    where
-        M: Oplogged + Bindable<C::Backend>,
-    {
-        self.write(|tx| {
-            let rows = tx.whole_rows(Verb::Delete { key: old })?;
-            tx.record_delete(rows)
-        })?
-        .ok_or(Error::Database(DieselError::NotFound))
     }
 
     /// Runs a `SELECT` and returns its rows. Anything else does not compile.
@@ -586,6 +544,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     ) -> Result<T, Error> {
         self.savepoint(|tx| {
             tx.progress.recorder.unlogged(reason)?;
+            tx.progress.rereads.expire();
             tx.write(|tx| tx.lend(body))
         })
     }
@@ -663,6 +622,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         AnsiTransactionManager::rollback_transaction(self.conn)
             .map_err(|error| self.store_failed("going back to a savepoint", error))?;
         self.progress.recorder.rollback_to(mark);
+        self.progress.rereads.forget();
         Err(error)
     }
 
@@ -688,11 +648,25 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         M: Oplogged,
         Q: LoadQuery<'q, C, M>,
     {
+        self.deleting::<M>();
         self.write(|tx| {
             let rows = tx.load(query)?;
             tx.record_delete(rows)
         })?
         .ok_or(Error::Database(DieselError::NotFound))
+    }
+
+    /// Logs what an insert of one row returned.
+    fn record_insert<M>(&mut self, mut rows: Vec<M>) -> Result<M, Error>
+    where
+        M: Oplogged + Bindable<C::Backend>,
+    {
+        let gone = self.read_again(&mut rows)?;
+        let row = only_row(rows)?;
+        if gone.is_empty() {
+            self.record(&row, &Message::create(&row))?;
+        }
+        Ok(row)
     }
 
     /// Logs what a delete by primary key returned: one row or none.
@@ -709,24 +683,315 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         Ok(rows.pop())
     }
 
-    /// Runs a statement about whole rows of a model.
-    fn whole_rows<M>(&mut self, verb: Verb<'_, C::Backend>) -> Result<Vec<M>, Error>
+    /// Inserts a whole row, every column as it is given, and logs it as it was stored.
+    pub(crate) fn insert_row<M>(&mut self, row: &M) -> Result<M, Error>
     where
         M: Oplogged + Bindable<C::Backend>,
     {
         self.alive()?;
-        let all = (0..M::DEF.columns.len()).collect();
-        let rows = M::table()
-            .and_then(|table| Texts::new::<C::Backend>(&table, M::DEF, all))
-            .and_then(|texts| {
-                let statement = OnTable {
-                    texts: &texts,
-                    def: M::DEF,
-                    verb,
+        self.writing::<M>();
+        self.write(|tx| {
+            let all = (0..M::DEF.columns.len()).collect();
+            let stored = M::table()
+                .and_then(|table| Texts::new::<C::Backend>(&table, M::DEF, all))
+                .and_then(|texts| {
+                    let statement = OnTable {
+                        texts: &texts,
+                        def: M::DEF,
+                        verb: Verb::InsertOne { row },
+                    };
+                    load(tx.conn, statement, |row| <M as Bindable<_>>::read(row))
+                });
+            let rows = stored.map_err(|error| tx.failed(error))?;
+            tx.record_insert(rows)
+        })
+    }
+
+    /// Deletes the rows of a filter together with what foreign keys delete and change with them.
+    ///
+    /// All of it is read and locked first, and logged in an order in which every row goes before the
+    /// rows that it refers to: on the target of a replay, foreign keys then find nothing to do.
+    fn delete_cascading<'q, M, W>(
+        &mut self,
+        filter: W,
+        message: fn(&M) -> Message,
+    ) -> Result<Vec<M>, Error>
+    where
+        M: Oplogged + Bindable<C::Backend>,
+        BeforeDelete<M, W>: LoadQuery<'q, C, M>,
+        Deleted<M, ByKeys<Many<M>>>: LoadQuery<'q, C, M>,
+    {
+        let before: BeforeDelete<M, W> = Locking {
+            from: M::Table::default().from_clause(),
+            filter,
+            columns: M::columns(),
+        };
+        let rows = self.load(before)?;
+        if rows.is_empty() {
+            return Ok(rows);
+        }
+        let own: Vec<&dyn AnyRow<C::Backend>> = rows.iter().map(|row| row as _).collect();
+        let below = Below::find(self.conn, self.progress, M::DEF, &own, Purpose::Delete)?;
+        // Rows that go with others of the same statement are deleted before them.
+        let order: Vec<usize> = below.own().collect();
+        let mut rows: Vec<Option<M>> = rows.into_iter().map(Some).collect();
+        let mut rows: Vec<M> = order.iter().filter_map(|at| rows[*at].take()).collect();
+        self.deleting::<M>();
+        self.acting_on(&below);
+        self.write_many(|tx| {
+            let mut deleted = Vec::with_capacity(rows.len());
+            while !rows.is_empty() {
+                let rest = rows.split_off(rows.len().min(keys_max::<M>()));
+                let chunk: Many<M> = Rc::new(std::mem::replace(&mut rows, rest));
+                let delete: Deleted<M, ByKeys<Many<M>>> = Returning {
+                    statement: Delete {
+                        from: M::Table::default().from_clause(),
+                        filter: ByKeys(Rc::clone(&chunk)),
+                    },
+                    columns: M::columns(),
                 };
-                load(self.conn, statement, |row| <M as Bindable<_>>::read(row))
-            });
-        rows.map_err(|error| self.failed(error))
+                let returned = tx.load(delete)?;
+                tx.all_are_gone(&chunk, &returned)?;
+                // The statement is done, and nobody else has the rows.
+                deleted.extend(Rc::into_inner(chunk).unwrap_or(returned));
+            }
+            let places: HashMap<usize, &M> = order.iter().copied().zip(&deleted).collect();
+            below.record_deleted(tx.conn, tx.progress, |at| {
+                let row = places[&at];
+                (row.aggregate(), message(row))
+            })?;
+            Ok(deleted)
+        })
+    }
+
+    /// Rows that were to be deleted but were not returned must have gone with others of the same
+    /// statement, as SQLite does it, and not have been kept by a trigger.
+    fn all_are_gone<M>(&mut self, rows: &[M], returned: &[M]) -> Result<(), Error>
+    where
+        M: Oplogged + Bindable<C::Backend>,
+    {
+        if returned.len() == rows.len() {
+            return Ok(());
+        }
+        let returned: HashSet<Vec<u8>> = returned.iter().map(key_bytes).collect();
+        let missing: Vec<&dyn AnyRow<C::Backend>> = rows
+            .iter()
+            .filter(|row| !returned.contains(&key_bytes(*row)))
+            .map(|row| row as _)
+            .collect();
+        let kept = M::table()
+            .and_then(|table| by_key::select(self.conn, M::DEF, &table, &missing, |_| Ok(())))
+            .map_err(|error| self.progress.failed("looking for deleted rows", error))?;
+        match kept.is_empty() {
+            true => Ok(()),
+            false => Err(Error::RowCount {
+                expected: rows.len(),
+                found: rows.len() - kept.len(),
+            }),
+        }
+    }
+
+    /// Foreign keys will change rows of these models, whose triggers fire, too.
+    fn acting_on(&mut self, below: &Below<C::Backend>) {
+        for model in below.models() {
+            let Progress {
+                recorder, rereads, ..
+            } = &mut *self.progress;
+            rereads.writing(model.triggers(), recorder.is_empty());
+            rereads.expire();
+        }
+    }
+
+    /// Finds and locks the rows below these if the changes may move them.
+    fn below_moving<M, V>(
+        &mut self,
+        rows: &[M],
+        changes: &V,
+    ) -> Result<Option<Below<C::Backend>>, Error>
+    where
+        M: Oplogged + Bindable<C::Backend>,
+        V: QueryFragment<C::Backend>,
+    {
+        let oplog = self.progress.oplog.clone();
+        let mut columns = oplog.cascades().moving_columns(M::DEF).peekable();
+        if rows.is_empty() || columns.peek().is_none() {
+            return Ok(None);
+        }
+        // Whoever sets a column names it. One that is only read may be named as well, and then
+        // nothing will have moved.
+        let text = C::Backend::text_of(changes)?;
+        let names = columns.map(|index| C::Backend::quote(M::DEF.columns[index].name));
+        let names = names.collect::<QueryResult<Vec<String>>>()?;
+        if !names.iter().any(|name| text.contains(name)) {
+            return Ok(None);
+        }
+        let rows: Vec<&dyn AnyRow<C::Backend>> = rows.iter().map(|row| row as _).collect();
+        M::table()
+            .and_then(|table| by_key::lock(self.conn, M::DEF, &table, &rows))
+            .map_err(|error| self.progress.failed("locking rows that may move", error))?;
+        Below::find(self.conn, self.progress, M::DEF, &rows, Purpose::Move).map(Some)
+    }
+
+    /// Logs what one statement did to a row, and if that moved it, to the rows below it.
+    fn record_change_with<M>(
+        &mut self,
+        below: Option<Below<C::Backend>>,
+        before: &M,
+        after: &M,
+    ) -> Result<(), Error>
+    where
+        M: Oplogged + Bindable<C::Backend>,
+    {
+        if !self.moves(before, after) {
+            return self.record_change(before, after);
+        }
+        let below = below.ok_or(moved::<M>())?;
+        self.acting_on(&below);
+        below.record_moved(self.conn, self.progress, |_| {
+            Some((before as _, after as _))
+        })
+    }
+
+    /// As [`record_changes`](Self::record_changes), with the rows below those that moved.
+    fn record_changes_with<M>(
+        &mut self,
+        below: Option<Below<C::Backend>>,
+        before: &[M],
+        after: &[M],
+        gone: &HashSet<usize>,
+    ) -> Result<(), Error>
+    where
+        M: Oplogged + Bindable<C::Backend>,
+    {
+        if self
+            .progress
+            .oplog
+            .cascades()
+            .of(M::DEF.type_name)
+            .is_empty()
+        {
+            return self.record_changes(before, after, gone);
+        }
+        let stored: HashMap<Vec<u8>, &M> = after
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| !gone.contains(at))
+            .map(|(_, row)| (key_bytes(row), row))
+            .collect();
+        let mut moves = HashMap::new();
+        let mut lost = Vec::new();
+        for (at, row) in before.iter().enumerate() {
+            match stored.get(&key_bytes(row)) {
+                Some(after) if self.moves(row, after) => {
+                    moves.insert(at, (row, *after));
+                }
+                Some(after) => self.record_change(row, after)?,
+                None => lost.push((at, row)),
+            }
+        }
+        let old: HashSet<Vec<u8>> = before.iter().map(key_bytes).collect();
+        let mut new = stored.iter().filter(|(key, _)| !old.contains(*key));
+        match (new.next(), new.next(), lost.as_slice()) {
+            // Triggers deleted them.
+            (None, ..) => {
+                for (_, row) in lost {
+                    self.record(row, &Message::delete(row))?;
+                }
+            }
+            // Only one got another key, so that it is known which became which.
+            (Some((_, after)), None, [(at, row)]) => {
+                moves.insert(*at, (*row, *after));
+            }
+            // Nobody can tell, and nothing but these rows themselves depends on it.
+            _ if below
+                .as_ref()
+                .is_some_and(|below| below.models().next().is_none()) =>
+            {
+                let order: Vec<usize> = below.iter().flat_map(Below::own).collect();
+                let went = |at: &&usize| {
+                    let kept = stored.get(&key_bytes(&before[**at]));
+                    kept.is_none_or(|after| self.moves(&before[**at], *after))
+                };
+                let went: Vec<&M> = order.iter().filter(went).map(|at| &before[*at]).collect();
+                let came = stored.iter().filter(|(key, _)| !old.contains(*key));
+                let came = came
+                    .map(|(_, row)| *row)
+                    .chain(moves.values().map(|(_, row)| *row));
+                let came: Vec<&M> = came.collect();
+                for row in went {
+                    self.record(row, &Message::delete_items(row))?;
+                }
+                for row in came {
+                    self.record(row, &Message::create_items(row))?;
+                }
+                return Ok(());
+            }
+            _ => return Err(moved::<M>()),
+        }
+        if moves.is_empty() {
+            return Ok(());
+        }
+        let below = below.ok_or(moved::<M>())?;
+        self.acting_on(&below);
+        below.record_moved(self.conn, self.progress, |at| {
+            moves
+                .get(&at)
+                .map(|(before, after)| (*before as _, *after as _))
+        })
+    }
+
+    /// Whether a change is more than an update of the row alone.
+    fn moves<M: Oplogged>(&self, before: &M, after: &M) -> bool {
+        let oplog = &self.progress.oplog;
+        let mut columns = oplog.cascades().moving_columns(M::DEF);
+        columns.any(|index| before.value(index) != after.value(index))
+    }
+
+    /// A statement on rows of `M` is about to be sent.
+    fn writing<M: Oplogged>(&mut self) {
+        let Progress {
+            recorder, rereads, ..
+        } = &mut *self.progress;
+        rereads.writing(M::TRIGGERS, recorder.is_empty());
+    }
+
+    /// As [`writing`](Self::writing), if the rows will not be read again at once.
+    fn deleting<M: Oplogged>(&mut self) {
+        self.writing::<M>();
+        self.progress.rereads.expire();
+    }
+
+    /// Puts rows as they are stored in the place of what a statement returned, if triggers may have
+    /// changed them since. Gives the indexes of those that are not there any more.
+    fn read_again<M>(&mut self, rows: &mut [M]) -> Result<HashSet<usize>, Error>
+    where
+        M: Oplogged + Bindable<C::Backend>,
+    {
+        let mut gone = HashSet::new();
+        if M::TRIGGERS != Triggers::Reread {
+            return Ok(gone);
+        }
+        let keys: Vec<&dyn AnyRow<C::Backend>> = rows.iter().map(|row| row as _).collect();
+        let stored = M::table()
+            .and_then(|table| {
+                by_key::select(self.conn, M::DEF, &table, &keys, |row| {
+                    <M as Bindable<C::Backend>>::read(row)
+                })
+            })
+            .map_err(|error| self.progress.failed("reading written rows again", error))?;
+        let mut stored: HashMap<Vec<u8>, M> = stored
+            .into_iter()
+            .map(|row| (key_bytes(&row), row))
+            .collect();
+        for (at, row) in rows.iter_mut().enumerate() {
+            match stored.remove(&key_bytes(row)) {
+                Some(stored) => *row = stored,
+                None => {
+                    gone.insert(at);
+                }
+            }
+        }
+        Ok(gone)
     }
 
     /// Runs a write of one statement. If it fails, the transaction is poisoned, unless the statement
@@ -799,8 +1064,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     }
 
     fn record<M: Oplogged>(&mut self, row: &M, message: &Message) -> Result<(), Error> {
-        let recorder = &mut self.progress.recorder;
-        Ok(recorder.record(M::DEF, row.aggregate(), message)?)
+        self.progress.record(M::DEF, row.aggregate(), message)
     }
 
     fn record_change<M: Oplogged>(&mut self, before: &M, after: &M) -> Result<(), Error> {
@@ -814,18 +1078,35 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         }
     }
 
-    /// Logs what one statement did to several rows, which are matched by their keys.
+    /// Logs what one statement did to several rows, which are matched by their keys, without those
+    /// that a trigger deleted.
     ///
     /// If it changed keys, nobody can tell which row became which, and a replay that moved them one
     /// by one would run into rows that have not moved yet. Then all changed rows are deletes first
     /// and creates afterwards: the same rows in the end.
-    fn record_changes<M: Oplogged>(&mut self, before: &[M], after: &[M]) -> Result<(), Error> {
+    fn record_changes<M: Oplogged>(
+        &mut self,
+        before: &[M],
+        after: &[M],
+        gone: &HashSet<usize>,
+    ) -> Result<(), Error> {
         let old: HashMap<Vec<u8>, &M> = before.iter().map(|row| (key_bytes(row), row)).collect();
-        let matched: Vec<(Option<&M>, &M)> = after
-            .iter()
-            .map(|row| (old.get(&key_bytes(row)).copied(), row))
-            .collect();
+        let mut stored = HashSet::new();
+        let mut matched: Vec<(Option<&M>, &M)> = Vec::with_capacity(after.len());
+        for (at, row) in after.iter().enumerate() {
+            if !gone.contains(&at) {
+                let key = key_bytes(row);
+                matched.push((old.get(&key).copied(), row));
+                stored.insert(key);
+            }
+        }
         if matched.iter().all(|(before, _)| before.is_some()) {
+            for row in before
+                .iter()
+                .filter(|row| !stored.contains(&key_bytes(*row)))
+            {
+                self.record(row, &Message::delete(row))?;
+            }
             return matched
                 .into_iter()
                 .filter_map(|(before, after)| Some((before?, after)))
@@ -841,8 +1122,27 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         for row in before.iter().filter(moved) {
             self.record(row, &Message::delete(row))?;
         }
-        for row in after.iter().filter(moved) {
+        for row in matched.iter().map(|(_, row)| *row).filter(moved) {
             self.record(row, &Message::create(row))?;
+        }
+        Ok(())
+    }
+
+    /// Logs what a statement for several rows did to each, without those that a trigger deleted.
+    fn record_items<M: Oplogged>(
+        &mut self,
+        rows: &[M],
+        gone: &HashSet<usize>,
+        message: impl Fn(&M) -> Message,
+    ) -> Result<(), Error> {
+        let rows = || rows.iter().enumerate().filter(|(at, _)| !gone.contains(at));
+        // First, so that the messages of one statement stand together: a replay checks constraints
+        // after the last of them.
+        for (_, row) in rows() {
+            self.progress.catch_up(&message(row))?;
+        }
+        for (_, row) in rows() {
+            self.record(row, &message(row))?;
         }
         Ok(())
     }
@@ -869,12 +1169,21 @@ fn keys_max<M: LogRow>() -> usize {
 
 /// The primary key of a row, in the bytes it has in the log.
 pub(crate) fn key_bytes<M: LogRow>(row: &M) -> Vec<u8> {
-    let key = M::DEF
-        .columns
-        .iter()
-        .enumerate()
-        .filter(|(_, column)| column.key);
-    encode_columns(M::DEF, key.map(|(index, _)| (index, row.value(index)))).bytes
+    key_of(M::DEF, |index| row.value(index))
+}
+
+fn moved<M: LogRow>() -> Error {
+    let type_name = M::DEF.type_name;
+    Error::Moved { type_name }
+}
+
+fn only_row_or_none<M>(mut rows: Vec<M>) -> Result<M, Error> {
+    let found = rows.len();
+    match rows.pop() {
+        None => Err(Error::Database(DieselError::NotFound)),
+        Some(row) if found == 1 => Ok(row),
+        Some(_) => Err(Error::RowCount { expected: 1, found }),
+    }
 }
 
 fn only_row<M>(mut rows: Vec<M>) -> Result<M, Error> {

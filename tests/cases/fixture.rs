@@ -168,6 +168,17 @@ impl Fixture {
     }
 }
 
+/// Messages of all entries, each after its aggregate and sequence.
+pub fn messages(oplog: &Oplog, conn: &mut Conn) -> Vec<String> {
+    let entries = entries(oplog, conn).into_iter();
+    let lines = entries.flat_map(|entry| {
+        let place = format!("{}/{}", entry.aggregate, entry.sequence);
+        let lines = entry.messages.into_iter();
+        lines.map(move |line| format!("{place} {line}"))
+    });
+    lines.collect()
+}
+
 pub fn entries(oplog: &Oplog, conn: &mut Conn) -> Vec<Logged> {
     let stored: Vec<_> = oplog.entries(conn).collect::<Result<_, _>>().unwrap();
     stored

@@ -23,7 +23,7 @@ fn counted(f: &mut Fixture, ids: &[i64]) -> Vec<Counter> {
     for counter in &counters {
         f.oplog
             .on(counter.aggregate())
-            .transaction(&mut f.conn, |tx| tx.logged_insert_row(counter))
+            .transaction(&mut f.conn, |tx| tx.logged_insert::<Counter, _>(counter))
             .unwrap();
     }
     f.news();
@@ -127,7 +127,7 @@ fn missing_tickets_are_created_in_order() {
                             match counter(tx, id) {
                                 Ok(now) => tx.logged_update(&now, counters::n.eq(now.n + 1))?,
                                 Err(Error::Database(diesel::NotFound)) => {
-                                    tx.logged_insert_row(&Counter { id, n: 1 })?
+                                    tx.logged_insert(&Counter { id, n: 1 })?
                                 }
                                 Err(error) => return Err(error),
                             };

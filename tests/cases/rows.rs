@@ -404,7 +404,7 @@ fn single_statements_race_with_transactions() {
                         _ => {
                             oplog
                                 .transaction(conn, |tx| {
-                                    tx.logged_insert_row(&setting)?;
+                                    tx.logged_insert::<Setting, _>(&setting)?;
                                     tx.logged_update(
                                         alice,
                                         accounts::balance.eq(accounts::balance + 1),

@@ -55,6 +55,16 @@ impl Db {
         db
     }
 
+    /// A database with the tables of an application that does much by itself, and the log's.
+    pub fn with_side_effects() -> Self {
+        let db = Self::empty();
+        let mut conn = db.connect();
+        conn.batch_execute(include_str!("behind_sqlite.sql"))
+            .expect("the tables of the tests");
+        oplog_diesel::run_migrations(&mut conn).expect("the log's tables");
+        db
+    }
+
     /// A database with the application's tables and the log's.
     pub fn new() -> Self {
         Self::with_journal(Journal::Wal)

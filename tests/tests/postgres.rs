@@ -5,6 +5,8 @@ use oplog_tests::postgres as db;
 #[path = "../cases/writes.rs"]
 mod writes;
 
+#[path = "../cases/behind.rs"]
+mod behind;
 #[path = "../cases/commits.rs"]
 mod commits;
 #[path = "../cases/contention.rs"]

@@ -51,6 +51,8 @@ const _: () = {
     impl crate::log::__private::Oplogged for Member {
         type Table = crate::schema::members::table;
         type Columns = (crate::schema::members::team_id, crate::schema::members::r#type);
+        const TRIGGERS: crate::log::__private::Triggers = crate::log::__private::Triggers::Reread;
+        const CASCADE: crate::log::__private::Cascade = crate::log::__private::Cascade::Log;
         fn columns() -> Self::Columns {
             (
                 <crate::schema::members::team_id as ::core::default::Default>::default(),

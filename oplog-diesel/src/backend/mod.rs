@@ -10,11 +10,12 @@ mod sqlite;
 use diesel::QueryResult;
 use diesel::backend::Backend;
 use diesel::migration::Migration;
-use diesel::query_builder::AstPass;
+use diesel::query_builder::{AstPass, QueryFragment};
 use diesel::result::Error as DieselError;
 use oplog_core::{Head, TypeDef};
 
 use crate::bind::RawRow;
+use crate::catalogue::{ForeignKey, Trigger};
 use crate::connection::LogConnection;
 use crate::model::Model;
 use crate::replay::{AnyRow, Column, TableName, TableOps};
@@ -53,6 +54,12 @@ pub trait LogBackend: Backend + 'static {
     ///
     /// Those of Diesel's query builder.
     fn quote(name: &str) -> QueryResult<String>;
+    /// The text of a part of a statement, with placeholders for its values.
+    ///
+    /// # Errors
+    ///
+    /// Those of Diesel's query builder.
+    fn text_of<F: QueryFragment<Self>>(fragment: &F) -> QueryResult<String>;
     /// Reads an integer of one of our columns; `NULL` is an error.
     ///
     /// # Errors
@@ -177,12 +184,49 @@ pub trait LogBackend: Backend + 'static {
     where
         C: LogConnection<Backend = Self>;
 
-    /// Names of the triggers and rules on a table that change what a statement writes.
+    /// The full name of a table, as the catalogue spells it; `None` if there is no such table.
     ///
     /// # Errors
     ///
     /// Those of the statement.
-    fn table_triggers<C>(conn: &mut C, table: &TableName) -> QueryResult<Vec<String>>
+    fn resolve_table<C>(conn: &mut C, table: &TableName) -> QueryResult<Option<TableName>>
+    where
+        C: LogConnection<Backend = Self>;
+
+    /// The triggers and rules that fire when rows of a table are written. Those that the database
+    /// made for foreign keys and those that are switched off are none.
+    ///
+    /// # Errors
+    ///
+    /// Those of the statement.
+    fn table_triggers<C>(conn: &mut C, table: &TableName) -> QueryResult<Vec<Trigger>>
+    where
+        C: LogConnection<Backend = Self>;
+
+    /// All foreign keys of the schemas that these tables are in, with full names.
+    ///
+    /// # Errors
+    ///
+    /// Those of the statement.
+    fn foreign_keys<C>(conn: &mut C, tables: &[TableName]) -> QueryResult<Vec<ForeignKey>>
+    where
+        C: LogConnection<Backend = Self>;
+
+    /// Whether foreign keys act on this connection.
+    ///
+    /// # Errors
+    ///
+    /// Those of the statement.
+    fn keys_act<C>(conn: &mut C) -> QueryResult<bool>
+    where
+        C: LogConnection<Backend = Self>;
+
+    /// Lets triggers that were to fire at the commit fire now.
+    ///
+    /// # Errors
+    ///
+    /// Those of the triggers, and those of constraints that were to be checked at the commit.
+    fn fire_deferred<C>(conn: &mut C) -> QueryResult<()>
     where
         C: LogConnection<Backend = Self>;
 
@@ -332,6 +376,18 @@ pub(crate) fn malformed(what: &'static str) -> DieselError {
     DieselError::DeserializationError(format!("{what} in the oplog's tables is malformed").into())
 }
 
+/// Foreign keys, of which the catalogue gives one row for each column.
+pub(crate) fn joined<Id: PartialEq>(columns: Vec<(Id, ForeignKey)>) -> Vec<ForeignKey> {
+    let mut keys: Vec<(Id, ForeignKey)> = Vec::new();
+    for (id, key) in columns {
+        match keys.last_mut() {
+            Some((last, joined)) if *last == id => joined.columns.extend(key.columns),
+            _ => keys.push((id, key)),
+        }
+    }
+    keys.into_iter().map(|(_, key)| key).collect()
+}
+
 /// Reads `version, head_hash, epoch`.
 pub(crate) fn read_head<DB: LogBackend>(row: &dyn RawRow<DB>) -> QueryResult<Head> {
     let version = DB::read_i64(row, 0)?;
@@ -370,6 +426,14 @@ macro_rules! values {
             use diesel::query_builder::QueryBuilder;
             let mut builder = <Self as diesel::backend::Backend>::QueryBuilder::default();
             builder.push_identifier(name)?;
+            Ok(QueryBuilder::<Self>::finish(builder))
+        }
+        fn text_of<F: diesel::query_builder::QueryFragment<Self>>(
+            fragment: &F,
+        ) -> diesel::QueryResult<String> {
+            use diesel::query_builder::QueryBuilder;
+            let mut builder = <Self as diesel::backend::Backend>::QueryBuilder::default();
+            fragment.to_sql(&mut builder, &Self)?;
             Ok(QueryBuilder::<Self>::finish(builder))
         }
         fn read_text(

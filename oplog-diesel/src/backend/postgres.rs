@@ -8,11 +8,12 @@ use oplog_core::{Head, TypeDef};
 
 use super::postgres_row::RowStatement;
 use super::{
-    Deferral, InsertMany, Locked, LogBackend, Reading, RowWrite, TableCopy, Wait, malformed,
-    read_head, values,
+    Deferral, InsertMany, Locked, LogBackend, Reading, RowWrite, TableCopy, Wait, joined,
+    malformed, read_head, values,
 };
 use crate::Oplogged;
 use crate::bind::RawRow;
+use crate::catalogue::{ForeignKey, KeyAction, KeyColumn, Switch, Trigger};
 use crate::connection::{LogConnection, execute, load, load_one};
 use crate::dml::{Inserted, Returning};
 use crate::model::Model;
@@ -33,7 +34,13 @@ statements! {
     RedeemNewTicket = "WITH redeemed AS (INSERT INTO oplog_ticket (name, version, head_hash, epoch) VALUES (?, ?, ?, ?) ON CONFLICT (name) DO NOTHING RETURNING 1) INSERT INTO oplog_entry (create_time, version, aggregate_name, sequence, key_id, txn_id, metadata, data) SELECT ?, ?, ?, ?, ?, ?, ?, ? FROM redeemed";
     LockMaintenance = "SELECT pg_advisory_xact_lock(8029759185026510694)";
     SelectColumns = "SELECT attname::text, attgenerated <> '' FROM pg_attribute WHERE attrelid = to_regclass(?) AND attnum > 0 AND NOT attisdropped ORDER BY attnum";
-    SelectTriggers = "SELECT tgname::text FROM pg_trigger WHERE tgrelid = to_regclass(?) AND NOT tgisinternal AND tgenabled <> 'D' UNION ALL SELECT rulename::text FROM pg_rewrite WHERE ev_class = to_regclass(?) AND rulename <> '_RETURN' AND ev_enabled <> 'D'";
+    ResolveTable = "SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(?)";
+    // With the triggers of partitions. Those that a partition has from its parent are the parent's.
+    // A row of pg_trigger for TRUNCATE alone is none of ours.
+    SelectTriggers = "WITH RECURSIVE tree (oid) AS (SELECT to_regclass(?)::oid UNION SELECT i.inhrelid FROM pg_inherits i JOIN tree ON i.inhparent = tree.oid) SELECT false, t.tgname::text, t.tgrelid::regclass::text, CASE WHEN t.tgtype & 64 <> 0 THEN 'INSTEAD OF' WHEN t.tgtype & 2 <> 0 THEN 'BEFORE' ELSE 'AFTER' END, concat_ws(' OR ', CASE WHEN t.tgtype & 4 <> 0 THEN 'INSERT' END, CASE WHEN t.tgtype & 16 <> 0 THEN 'UPDATE' END, CASE WHEN t.tgtype & 8 <> 0 THEN 'DELETE' END), t.tgdeferrable, t.tgenabled = 'A' FROM pg_trigger t JOIN tree ON t.tgrelid = tree.oid WHERE NOT t.tgisinternal AND t.tgparentid = 0 AND t.tgenabled NOT IN ('D', 'R') AND t.tgtype & 28 <> 0 UNION ALL SELECT true, r.rulename::text, r.ev_class::regclass::text, CASE WHEN r.is_instead THEN 'INSTEAD' ELSE 'ALSO' END, CASE r.ev_type WHEN '2' THEN 'UPDATE' WHEN '3' THEN 'INSERT' ELSE 'DELETE' END, false, r.ev_enabled = 'A' FROM pg_rewrite r JOIN tree ON r.ev_class = tree.oid WHERE r.rulename <> '_RETURN' AND r.ev_enabled NOT IN ('D', 'R') ORDER BY 1, 2";
+    // One row for each column of each key. The key of a partition that came from its parent is the
+    // parent's.
+    SelectAllForeignKeys = "SELECT k.oid::bigint, k.conname::text, cn.nspname::text, c.relname::text, pn.nspname::text, p.relname::text, ca.attname::text, pa.attname::text, k.confdeltype::text, k.confupdtype::text FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace cn ON cn.oid = c.relnamespace JOIN pg_class p ON p.oid = k.confrelid JOIN pg_namespace pn ON pn.oid = p.relnamespace CROSS JOIN LATERAL unnest(k.conkey, k.confkey) WITH ORDINALITY AS u (child, parent, at) JOIN pg_attribute ca ON ca.attrelid = c.oid AND ca.attnum = u.child JOIN pg_attribute pa ON pa.attrelid = p.oid AND pa.attnum = u.parent WHERE k.contype = 'f' AND k.conparentid = 0 ORDER BY k.oid, u.at";
     SelectGenerators = "SELECT attname::text, pg_get_serial_sequence(?, attname) FROM pg_attribute WHERE attrelid = to_regclass(?) AND attnum > 0 AND NOT attisdropped AND attnotnull AND pg_get_serial_sequence(?, attname) IS NOT NULL";
     SelectDeferrable = "SELECT k.conname::text, k.condeferrable FROM pg_constraint k JOIN pg_class t ON t.oid = k.conrelid WHERE t.oid = to_regclass(?) AND (k.condeferrable OR k.contype = 'f' AND k.conparentid = 0 AND pg_has_role(t.relowner, 'USAGE')) ORDER BY k.conname";
     SelectForeignKeys = "SELECT conname::text, pg_get_constraintdef(oid), confrelid::regclass::text FROM pg_constraint WHERE contype = 'f' AND conrelid = to_regclass(?) AND confrelid = to_regclass(?) ORDER BY conname";
@@ -250,15 +257,80 @@ impl LogBackend for Pg {
         )
     }
 
-    fn table_triggers<C>(conn: &mut C, table: &TableName) -> QueryResult<Vec<String>>
+    fn resolve_table<C>(conn: &mut C, table: &TableName) -> QueryResult<Option<TableName>>
     where
         C: LogConnection<Backend = Self>,
     {
         let name = table.quoted();
-        let binds = [Bind::Text(&name), Bind::Text(&name)];
-        load(conn, Statement::<SelectTriggers>::new(&binds), |row| {
-            Ok(Self::read_text(row, 0)?.unwrap_or_default())
+        let binds = [Bind::Text(&name)];
+        load_one(conn, Statement::<ResolveTable>::new(&binds), |row| {
+            Ok(TableName::in_schema(text(row, 0)?, text(row, 1)?))
         })
+    }
+
+    fn table_triggers<C>(conn: &mut C, table: &TableName) -> QueryResult<Vec<Trigger>>
+    where
+        C: LogConnection<Backend = Self>,
+    {
+        let name = table.quoted();
+        let binds = [Bind::Text(&name)];
+        load(conn, Statement::<SelectTriggers>::new(&binds), |row| {
+            let is_rule = Self::read_i64(row, 0)? != 0;
+            let name = text(row, 1)?;
+            let alter = format!("ALTER TABLE {}", text(row, 2)?);
+            let what = if is_rule { "RULE" } else { "TRIGGER" };
+            let always = match Self::read_i64(row, 6)? {
+                0 => "",
+                _ => "ALWAYS ",
+            };
+            let quoted = Self::quote(&name)?;
+            Ok(Trigger {
+                is_rule,
+                timing: text(row, 3)?,
+                events: text(row, 4)?,
+                is_deferrable: Self::read_i64(row, 5)? != 0,
+                switch: Some(Switch {
+                    off: format!("{alter} DISABLE {what} {quoted}"),
+                    on: format!("{alter} ENABLE {always}{what} {quoted}"),
+                }),
+                name,
+            })
+        })
+    }
+
+    fn foreign_keys<C>(conn: &mut C, _tables: &[TableName]) -> QueryResult<Vec<ForeignKey>>
+    where
+        C: LogConnection<Backend = Self>,
+    {
+        let columns = load(conn, Statement::<SelectAllForeignKeys>::new(&[]), |row| {
+            let key = ForeignKey {
+                name: text(row, 1)?,
+                child: TableName::in_schema(text(row, 2)?, text(row, 3)?),
+                parent: TableName::in_schema(text(row, 4)?, text(row, 5)?),
+                columns: vec![KeyColumn {
+                    child: text(row, 6)?,
+                    parent: text(row, 7)?,
+                }],
+                on_delete: action(&text(row, 8)?),
+                on_update: action(&text(row, 9)?),
+            };
+            Ok((Self::read_i64(row, 0)?, key))
+        })?;
+        Ok(joined(columns))
+    }
+
+    fn keys_act<C>(_conn: &mut C) -> QueryResult<bool>
+    where
+        C: LogConnection<Backend = Self>,
+    {
+        Ok(true)
+    }
+
+    fn fire_deferred<C>(conn: &mut C) -> QueryResult<()>
+    where
+        C: LogConnection<Backend = Self>,
+    {
+        conn.batch_execute("SET CONSTRAINTS ALL IMMEDIATE")
     }
 
     fn copy_tables<C>(conn: &mut C, tables: &[TableCopy]) -> QueryResult<()>
@@ -416,6 +488,22 @@ where
             Pg::read_text(row, 1)?.unwrap_or_default(),
         ))
     })
+}
+
+/// A text of the catalogue that is never `NULL`.
+fn text(row: &dyn RawRow<Pg>, column: usize) -> QueryResult<String> {
+    Ok(Pg::read_text(row, column)?.unwrap_or_default())
+}
+
+/// The letter that stands for an action in the catalogue.
+fn action(letter: &str) -> KeyAction {
+    match letter {
+        "c" => KeyAction::Cascade,
+        "n" => KeyAction::SetNull,
+        "d" => KeyAction::SetDefault,
+        "r" => KeyAction::Restrict,
+        _ => KeyAction::NoAction,
+    }
 }
 
 fn integer(value: &PgValue<'_>) -> deserialize::Result<i64> {

@@ -1,14 +1,19 @@
+use std::collections::BTreeSet;
+
 use diesel::migration::{Migration, MigrationSource};
 use diesel::query_dsl::methods::LoadQuery;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
-use diesel::sql_types::BigInt;
+use diesel::sql_types::{BigInt, Text};
 use diesel::sqlite::Sqlite;
-use diesel::{Insertable, QueryResult};
+use diesel::{Insertable, QueryResult, sql_query};
 use oplog_core::{Head, TypeDef};
 
-use super::{Deferral, InsertMany, Locked, LogBackend, Reading, RowWrite, TableCopy, Wait, values};
+use super::{
+    Deferral, InsertMany, Locked, LogBackend, Reading, RowWrite, TableCopy, Wait, joined, values,
+};
 use crate::Oplogged;
 use crate::bind::{RawRow, read};
+use crate::catalogue::{ForeignKey, KeyAction, KeyColumn, Switch, Trigger};
 use crate::connection::{LogConnection, execute, load, load_one};
 use crate::dml::{Inserted, Returning};
 use crate::model::Model;
@@ -20,7 +25,6 @@ statements! {
     CreateTicket = "INSERT INTO oplog_ticket (name, version, head_hash, epoch) VALUES (?, ?, ?, ?) ON CONFLICT (name) DO NOTHING";
     RedeemTicket = "UPDATE oplog_ticket SET version = ?, head_hash = ?, epoch = ? WHERE name = ? AND version = ? AND head_hash = ? AND epoch = ?";
     SelectColumns = "SELECT name, hidden FROM pragma_table_xinfo(?, ?)";
-    SelectTriggers = "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE UNION ALL SELECT name FROM sqlite_temp_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE";
     SelectOrphan = "SELECT 1 FROM pragma_foreign_key_check(?, ?) LIMIT 1";
     SelectReading = "SELECT query_only, total_changes() FROM pragma_query_only";
     SelectForeignKeys = "SELECT foreign_keys FROM pragma_foreign_keys";
@@ -188,14 +192,118 @@ impl LogBackend for Sqlite {
         })
     }
 
-    fn table_triggers<C>(conn: &mut C, table: &TableName) -> QueryResult<Vec<String>>
+    fn resolve_table<C>(conn: &mut C, table: &TableName) -> QueryResult<Option<TableName>>
     where
         C: LogConnection<Backend = Self>,
     {
-        let binds = [Bind::Text(table.name()), Bind::Text(table.name())];
-        load(conn, Statement::<SelectTriggers>::new(&binds), |row| {
-            Ok(Self::read_text(row, 0)?.unwrap_or_default())
+        let schema = table.schema().unwrap_or("main");
+        let select = sql_query(format!(
+            "SELECT name FROM {}.sqlite_master WHERE name = ? COLLATE NOCASE AND type IN ('table', 'view')",
+            Self::quote(schema)?
+        ));
+        load_one(conn, select.bind::<Text, _>(table.name()), |row| {
+            Ok(TableName::in_schema(schema, text(row, 0)?))
         })
+    }
+
+    fn table_triggers<C>(conn: &mut C, table: &TableName) -> QueryResult<Vec<Trigger>>
+    where
+        C: LogConnection<Backend = Self>,
+    {
+        let mut triggers = Vec::new();
+        // Those in the schema `temp` are this connection's own, on tables of any schema.
+        for schema in [table.schema().unwrap_or("main"), "temp"] {
+            let quoted = Self::quote(schema)?;
+            let select = sql_query(format!(
+                "SELECT name, sql FROM {quoted}.sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE ORDER BY name"
+            ));
+            triggers.extend(load(conn, select.bind::<Text, _>(table.name()), |row| {
+                let (name, sql) = (text(row, 0)?, text(row, 1)?);
+                let (timing, events) = trigger_words(&sql).unwrap_or_default();
+                // The text in the catalogue names no schema: run again, it makes a trigger of `main`.
+                let switch = match schema {
+                    "main" => Some(Switch {
+                        off: format!("DROP TRIGGER {quoted}.{}", Self::quote(&name)?),
+                        on: sql,
+                    }),
+                    _ => None,
+                };
+                Ok(Trigger {
+                    name,
+                    is_rule: false,
+                    timing,
+                    events,
+                    is_deferrable: false,
+                    switch,
+                })
+            })?);
+        }
+        Ok(triggers)
+    }
+
+    fn foreign_keys<C>(conn: &mut C, tables: &[TableName]) -> QueryResult<Vec<ForeignKey>>
+    where
+        C: LogConnection<Backend = Self>,
+    {
+        let mut keys = Vec::new();
+        let schemas: BTreeSet<&str> = tables
+            .iter()
+            .map(|table| table.schema().unwrap_or("main"))
+            .collect();
+        for schema in schemas {
+            // A key that names no columns refers to the primary key. The names of tables and of
+            // columns may be spelt in other cases than where they were made.
+            let select = sql_query(format!(
+                "SELECT c.name, p.name, k.id, k.\"from\", \
+                 coalesce(k.\"to\", (SELECT i.name FROM pragma_table_info(p.name, ?1) i WHERE i.pk = k.seq + 1)), \
+                 k.on_delete, k.on_update \
+                 FROM {quoted}.sqlite_master c, pragma_foreign_key_list(c.name, ?1) k \
+                 JOIN {quoted}.sqlite_master p ON p.name = k.\"table\" COLLATE NOCASE AND p.type = 'table' \
+                 WHERE c.type = 'table' ORDER BY c.name, k.id, k.seq",
+                quoted = Self::quote(schema)?
+            ));
+            let columns = load(conn, select.bind::<Text, _>(schema), |row| {
+                let (child, parent) = (text(row, 0)?, text(row, 1)?);
+                let id = (child.clone(), Self::read_i64(row, 2)?);
+                let key = ForeignKey {
+                    name: String::new(),
+                    child: TableName::in_schema(schema, child),
+                    parent: TableName::in_schema(schema, parent),
+                    columns: vec![KeyColumn {
+                        child: text(row, 3)?,
+                        parent: text(row, 4)?,
+                    }],
+                    on_delete: action(&text(row, 5)?),
+                    on_update: action(&text(row, 6)?),
+                };
+                Ok((id, key))
+            })?;
+            keys.extend(joined(columns));
+        }
+        for key in &mut keys {
+            let columns: Vec<&str> = key.columns.iter().map(|c| c.child.as_str()).collect();
+            key.name = format!("FOREIGN KEY ({})", columns.join(", "));
+        }
+        Ok(keys)
+    }
+
+    /// Only if the connection was told to check them.
+    fn keys_act<C>(conn: &mut C) -> QueryResult<bool>
+    where
+        C: LogConnection<Backend = Self>,
+    {
+        let checked = load_one(conn, Statement::<SelectForeignKeys>::new(&[]), |row| {
+            Self::read_i64(row, 0)
+        })?;
+        Ok(checked.is_some_and(|checked| checked != 0))
+    }
+
+    /// There are none.
+    fn fire_deferred<C>(_conn: &mut C) -> QueryResult<()>
+    where
+        C: LogConnection<Backend = Self>,
+    {
+        Ok(())
     }
 
     /// SQLite has no `LIKE` for tables, and its pragmas do not tell everything that a `CREATE TABLE`
@@ -245,11 +353,8 @@ impl LogBackend for Sqlite {
     where
         C: LogConnection<Backend = Self>,
     {
-        let checked = load_one(conn, Statement::<SelectForeignKeys>::new(&[]), |row| {
-            Self::read_i64(row, 0)
-        })?;
         Ok(Deferral {
-            any: checked.is_some_and(|checked| checked != 0),
+            any: Self::keys_act(conn)?,
             undo: Vec::new(),
         })
     }
@@ -361,6 +466,63 @@ fn rename_index(sql: &str, name: &str) -> Option<String> {
     ))
 }
 
+/// A text of the catalogue that is never `NULL`.
+fn text(row: &dyn RawRow<Sqlite>, column: usize) -> QueryResult<String> {
+    Ok(Sqlite::read_text(row, column)?.unwrap_or_default())
+}
+
+fn action(words: &str) -> KeyAction {
+    match words {
+        "CASCADE" => KeyAction::Cascade,
+        "SET NULL" => KeyAction::SetNull,
+        "SET DEFAULT" => KeyAction::SetDefault,
+        "RESTRICT" => KeyAction::Restrict,
+        _ => KeyAction::NoAction,
+    }
+}
+
+/// When a trigger fires and on what, from its statement as SQLite keeps it: `CREATE TRIGGER name
+/// [BEFORE|AFTER|INSTEAD OF] DELETE|INSERT|UPDATE …`, where only the first two words are SQLite's.
+fn trigger_words(sql: &str) -> Option<(String, String)> {
+    let rest = sql.strip_prefix("CREATE TRIGGER ")?.trim_start();
+    let mut words = words(&rest[identifier_end(rest)?..]);
+    let mut word = words.next()?;
+    let timing = match word.as_str() {
+        "BEFORE" | "AFTER" => word,
+        "INSTEAD" => {
+            words.next()?;
+            "INSTEAD OF".to_owned()
+        }
+        // What is not said is BEFORE.
+        _ => return Some(("BEFORE".to_owned(), word)),
+    };
+    word = words.next()?;
+    Some((timing, word))
+}
+
+/// The words of a statement in capitals, without comments. Ends at anything else than a word.
+fn words(sql: &str) -> impl Iterator<Item = String> {
+    let mut rest = sql;
+    std::iter::from_fn(move || {
+        loop {
+            rest = rest.trim_start();
+            if let Some(comment) = rest.strip_prefix("--") {
+                rest = comment.split_once('\n').map_or("", |(_, rest)| rest);
+            } else if let Some(comment) = rest.strip_prefix("/*") {
+                rest = comment.split_once("*/").map_or("", |(_, rest)| rest);
+            } else {
+                break;
+            }
+        }
+        let end = rest
+            .find(|c: char| !c.is_ascii_alphabetic())
+            .unwrap_or(rest.len());
+        let (word, after) = rest.split_at(end);
+        rest = after;
+        (!word.is_empty()).then(|| word.to_ascii_uppercase())
+    })
+}
+
 /// Where the identifier at the start of `sql` ends, in any of SQLite's four ways to quote.
 fn identifier_end(sql: &str) -> Option<usize> {
     let close = match sql.chars().next()? {
@@ -391,7 +553,30 @@ fn identifier_end(sql: &str) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::rename_index;
+    use super::{rename_index, trigger_words};
+
+    #[test]
+    fn when_a_trigger_fires_is_read_from_its_statement() {
+        for (sql, timing, events) in [
+            ("a AFTER UPDATE ON t BEGIN", "AFTER", "UPDATE"),
+            ("\"after insert\" before delete ON t", "BEFORE", "DELETE"),
+            ("[b c]\n  INSERT ON t BEGIN", "BEFORE", "INSERT"),
+            (
+                "a /* AFTER */ INSTEAD -- so\n OF update of x",
+                "INSTEAD OF",
+                "UPDATE",
+            ),
+            ("`a``b` Update OF \"x\" ON t", "BEFORE", "UPDATE"),
+        ] {
+            assert_eq!(
+                trigger_words(&format!("CREATE TRIGGER {sql}")),
+                Some((timing.to_owned(), events.to_owned())),
+                "{sql}"
+            );
+        }
+        assert_eq!(trigger_words("CREATE TRIGGER a"), None);
+        assert_eq!(trigger_words("SELECT 1"), None);
+    }
 
     #[test]
     fn an_index_is_renamed_however_its_name_is_quoted() {

@@ -10,7 +10,7 @@ use crate::backend::{Deferral, LogBackend, TableCopy};
 use crate::bind::UnsupportedColumn;
 use crate::connection::{LogConnection, load};
 use crate::error::reduce;
-use crate::{Divergence, EntryError, Error, Oplog, TargetError};
+use crate::{Divergence, EntryError, Error, Oplog, TargetError, Triggers};
 
 /// What a replay did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub(crate) struct Applier<'o, DB: LogBackend> {
     deferral: Deferral,
     /// The first of a run of rows that one statement wrote, for which constraints are deferred.
     deferred: Option<Deferred>,
+    /// Statements that switch the target's triggers on again.
+    triggers: Vec<String>,
     tables: HashMap<&'static str, Table<DB>>,
     /// A run of creates in one table that waits to be inserted together.
     pending: Vec<(Place, Box<dyn AnyRow<DB>>)>,
@@ -79,6 +81,7 @@ impl<'o, DB: LogBackend> Applier<'o, DB> {
             targets,
             deferral,
             deferred: None,
+            triggers: Vec::new(),
             tables: HashMap::new(),
             pending: Vec::new(),
             pending_type: None,
@@ -120,19 +123,24 @@ impl<'o, DB: LogBackend> Applier<'o, DB> {
     where
         C: LogConnection<Backend = DB>,
     {
-        let mut tables = Vec::new();
+        let (mut tables, mut triggers) = (Vec::new(), Vec::new());
         for model in oplog.catalog().iter() {
             let Ok(table) = DB::ops(model).table() else {
                 continue;
             };
             if !columns(conn, &table)?.is_empty() {
                 check_empty(conn, &table, model.def())?;
+                if model.triggers() != Triggers::Undeclared {
+                    triggers.extend(switch_off(conn, &table)?);
+                }
                 tables.push(table);
             }
         }
         tables.sort_unstable();
         tables.dedup();
-        Self::new(conn, oplog, None, tables)
+        let mut applier = Self::new(conn, oplog, None, tables)?;
+        applier.triggers = triggers;
+        Ok(applier)
     }
 
     /// Messages applied so far.
@@ -318,6 +326,11 @@ impl<'o, DB: LogBackend> Applier<'o, DB> {
             conn.batch_execute(statement)
                 .map_err(Error::store("making the constraints what they were"))?;
         }
+        for statement in &self.triggers {
+            conn.batch_execute(statement).map_err(Error::store(
+                "switching the triggers of the tables on again",
+            ))?;
+        }
         for table in self.tables.values() {
             DB::reset_sequences(conn, &table.name)
                 .map_err(Error::store("setting the sequences of the tables"))?;
@@ -349,9 +362,10 @@ impl<DB: LogBackend> Table<DB> {
         if described.is_empty() {
             return Err(refused(TargetError::Missing));
         }
-        let names = DB::table_triggers(conn, &name)
+        let triggers = DB::table_triggers(conn, &name)
             .map_err(Error::store("reading the triggers of a table"))?;
-        if !names.is_empty() {
+        if !triggers.is_empty() {
+            let names = triggers.into_iter().map(|trigger| trigger.name).collect();
             return Err(refused(TargetError::Triggers { names }));
         }
         let mut columns = Vec::new();
@@ -484,7 +498,6 @@ impl<DB: LogBackend> Table<DB> {
             place,
             after,
             Verb::Update {
-                key: after,
                 columns: &changed,
                 row: after,
             },
@@ -620,6 +633,21 @@ fn divergence(error: &DieselError) -> Divergence {
     }
     let (kind, constraint) = reduce(error);
     Divergence::Refused { kind, constraint }
+}
+
+/// Switches the triggers of a table off whose model declares them: what they do is in the log. Gives
+/// the statements that make them what they were. Those that can't be switched off are left, and
+/// found when the table is opened.
+fn switch_off<C: LogConnection>(conn: &mut C, table: &TableName) -> Result<Vec<String>, Error> {
+    let triggers = C::Backend::table_triggers(conn, table)
+        .map_err(Error::store("reading the triggers of a table"))?;
+    let mut on_again = Vec::new();
+    for switch in triggers.into_iter().filter_map(|trigger| trigger.switch) {
+        conn.batch_execute(&switch.off)
+            .map_err(Error::store("switching off the triggers of a table"))?;
+        on_again.push(switch.on);
+    }
+    Ok(on_again)
 }
 
 fn columns<C: LogConnection>(conn: &mut C, table: &TableName) -> Result<Vec<super::Column>, Error> {

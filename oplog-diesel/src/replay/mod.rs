@@ -145,9 +145,14 @@ impl<'o, 'c, C: LogConnection> Replay<'o, 'c, C> {
     /// run. It may be another kind of database; see the crate's documentation for what survives the
     /// way.
     ///
+    /// Triggers and rules of the target that its models declare are switched off for the length of
+    /// the replay, since what they do is in the log; the user of the connection must be allowed to.
+    /// Others are refused.
+    ///
     /// # Errors
     ///
-    /// [`Error::Target`] if a table is missing, is not empty or has triggers; [`Error::Diverged`],
+    /// [`Error::Target`] if a table is missing, is not empty or has triggers that
+    /// no model declares; [`Error::Diverged`],
     /// also if the target can't hold a value as it is; [`Error::Entry`] if an entry of the log is
     /// not intact; [`Error::OuterTransaction`], [`Error::Store`].
     pub fn into_database<T: Connect>(self, target: &mut T) -> Result<ReplayReport, Error> {

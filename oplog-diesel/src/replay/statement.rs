@@ -8,7 +8,6 @@ use oplog_core::TypeDef;
 
 use super::{AnyRow, TableName};
 use crate::backend::LogBackend;
-use crate::dml::LOCKING;
 
 /// The parts of a table's statements that are the same for every row, in the database's own quotes.
 /// Diesel looks a statement up by its text, so the text is put together for each row; from few
@@ -80,11 +79,8 @@ pub(crate) enum Verb<'a, DB: LogBackend> {
     InsertOne { row: &'a dyn AnyRow<DB> },
     /// Reads the row with the key of this one.
     Select { key: &'a dyn AnyRow<DB> },
-    /// Reads the row with the key of this one and locks it.
-    Lock { key: &'a dyn AnyRow<DB> },
-    /// Sets these columns of the row with the key of this one to those of another, and returns it.
+    /// Sets these columns in the row with the key of this one, and returns it.
     Update {
-        key: &'a dyn AnyRow<DB>,
         columns: &'a [usize],
         row: &'a dyn AnyRow<DB>,
     },
@@ -162,18 +158,7 @@ impl<DB: LogBackend> QueryFragment<DB> for OnTable<'_, DB> {
                 out.push_sql(&texts.table);
                 self.with_key(*key, &mut out)
             }
-            Verb::Lock { key } => {
-                out.push_sql("SELECT ");
-                out.push_sql(&texts.all);
-                out.push_sql(" FROM ");
-                out.push_sql(&texts.table);
-                self.with_key(*key, &mut out)?;
-                if DB::LOCKS_ROWS {
-                    out.push_sql(LOCKING);
-                }
-                Ok(())
-            }
-            Verb::Update { key, columns, row } => {
+            Verb::Update { columns, row } => {
                 out.push_sql("UPDATE ");
                 out.push_sql(&texts.table);
                 for (at, column) in columns.iter().enumerate() {
@@ -182,7 +167,7 @@ impl<DB: LogBackend> QueryFragment<DB> for OnTable<'_, DB> {
                     out.push_sql(" = ");
                     row.bind(*column, out.reborrow())?;
                 }
-                self.with_key(*key, &mut out)?;
+                self.with_key(*row, &mut out)?;
                 self.returning(&mut out);
                 Ok(())
             }

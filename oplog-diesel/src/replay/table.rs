@@ -35,6 +35,14 @@ impl TableName {
         }
     }
 
+    /// A table of a schema.
+    pub fn in_schema(schema: impl Into<String>, name: impl Into<String>) -> Self {
+        TableName {
+            schema: Some(schema.into()),
+            name: name.into(),
+        }
+    }
+
     /// Reads a name that a query builder has quoted, in back-ticks or double quotes.
     pub(crate) fn parse(quoted: &str) -> Option<Self> {
         let mut parts = Vec::new();
