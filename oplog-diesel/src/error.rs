@@ -61,7 +61,8 @@ pub enum Error {
     },
 
     /// The connection is inside a transaction, and a logged transaction can't run its closure again
-    /// inside it. Call `transaction` on a connection without one. Nothing was done.
+    /// inside it. Call `transaction` on a connection without one, or allow it with
+    /// [`nested`](crate::Oplog::nested). Nothing was done.
     #[error("a logged transaction can't run inside another transaction")]
     OuterTransaction,
 
@@ -431,19 +432,36 @@ pub enum Retry {
     Busy,
 }
 
+/// What PostgreSQL says to whom it chose to break a deadlock, by the language of its messages: English,
+/// German, Spanish, French, Italian, Japanese, Georgian, Korean, Russian, Swedish, Ukrainian, Chinese.
+const DEADLOCK_MESSAGES: [&str; 12] = [
+    "deadlock detected",
+    "Verklemmung (Deadlock) entdeckt",
+    "se ha detectado un deadlock",
+    "interblocage (deadlock) détecté",
+    "rilevato deadlock",
+    "デッドロックを検出しました",
+    "ნაპოვნია ურთიერთბლოკირება",
+    "deadlock 발생했음",
+    "обнаружена взаимоблокировка",
+    "deadlock upptäckt",
+    "виявлено взаємне блокування",
+    "检测到死锁",
+];
+
 impl Retry {
     /// Whether an error of the database means that the same transaction may succeed if it is made
     /// again.
     ///
     /// Diesel reports neither SQLSTATE nor result codes, so deadlocks and busy databases are known
-    /// by the beginning of their messages.
+    /// by their messages, those of PostgreSQL in each language that it has them in.
     pub fn of(error: &DieselError) -> Option<Self> {
         match error {
             DieselError::DatabaseError(DatabaseErrorKind::SerializationFailure, _) => {
                 Some(Retry::Serialization)
             }
             DieselError::DatabaseError(_, information) => match information.message() {
-                "deadlock detected" => Some(Retry::Deadlock),
+                message if DEADLOCK_MESSAGES.contains(&message) => Some(Retry::Deadlock),
                 "database is locked" | "database table is locked" | "database schema is locked" => {
                     Some(Retry::Busy)
                 }
@@ -518,7 +536,23 @@ fn constraint_text(constraint: &Option<String>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::Error;
+    use diesel::result::{DatabaseErrorKind, Error as DieselError};
+
+    use super::{Error, Retry};
+
+    #[test]
+    fn what_is_worth_another_run_is_known_by_its_message() {
+        let of = |message: &str| {
+            let information = Box::new(message.to_owned());
+            let error = DieselError::DatabaseError(DatabaseErrorKind::Unknown, information);
+            Retry::of(&error)
+        };
+        assert_eq!(of("deadlock detected"), Some(Retry::Deadlock));
+        assert_eq!(of("обнаружена взаимоблокировка"), Some(Retry::Deadlock));
+        assert_eq!(of("database is locked"), Some(Retry::Busy));
+        assert_eq!(of("no deadlock detected"), None);
+        assert_eq!(of("permission denied"), None);
+    }
 
     // Clippy warns the application about every function that returns a larger one.
     const _: () = assert!(size_of::<Error>() < 128);

@@ -4,7 +4,11 @@
 //! - [How it works](#how-it-works)
 //! - [Setting up](#setting-up)
 //! - Recipes for writing: [write](#write),
-//!   [count on what you read](#count-on-what-you-read), [say who and why](#say-who-and-why),
+//!   [count on what you read](#count-on-what-you-read),
+//!   [choose how tickets are locked](#choose-how-tickets-are-locked),
+//!   [write single rows](#write-single-rows), [say who and why](#say-who-and-why),
+//!   [lend the connection](#lend-the-connection),
+//!   [inside a transaction of yours](#inside-a-transaction-of-yours),
 //!   [connections from a pool](#connections-from-a-pool), [tests](#tests)
 //! - Recipes for reading: [read the log](#read-the-log), [check it](#check-it),
 //!   [rebuild the tables](#rebuild-the-tables)
@@ -15,6 +19,7 @@
 //! - [Crate features](#crate-features)
 //! - [Reading compile errors](#reading-compile-errors)
 //! - [Which values survive where](#which-values-survive-where)
+//! - [When something goes wrong](#when-something-goes-wrong)
 //! - [Questions and answers](#questions-and-answers)
 //!
 //! # How it works
@@ -155,6 +160,71 @@
 //! What you read must belong to the aggregates that you name. Without `on`, a transaction is never
 //! repeated because of the log, and rows are as protected as your database protects them.
 //!
+//! # Choose how tickets are locked
+//!
+//! Every entry redeems the ticket of its aggregate, and only one transaction can hold a ticket. How
+//! much protection that gives, and what it costs where many write the same aggregate, is a choice:
+//!
+//! | | late | optimistic | locked first |
+//! |---|---|---|---|
+//! | how | nothing to do | [`on`](Oplog::on) and [`and`](TransactionBuilder::and) | `#[oplog(ticket = "lock_first")]` on the model, and `on` |
+//! | the ticket is locked | at the close, for the length of the commit | at the close, and compared with the head from before the closure | before the closure, until the commit |
+//! | two who read 100 and write 95 | one payment is lost, unless the row itself was locked | the second runs again | the second waits |
+//! | the closure runs again because of the log | never | whenever somebody else committed meanwhile | never |
+//! | with many writers of one aggregate | best | worst: most runs are in vain | one at a time, for as long as the closures take |
+//!
+//! Take *late* unless the closure decides something by what it read; then *optimistic* where writers
+//! seldom meet, and *locked first* where they meet all the time. The three mix in one transaction:
+//! what was not named is written late. All models of an aggregate must agree on `lock_first`, which
+//! [`open`](OplogBuilder::open) checks; writing one without naming its aggregate is
+//! [`RecordError::NotLockedFirst`](crate::core::RecordError::NotLockedFirst).
+//!
+//! ```
+//! # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::*;
+//! # let mut conn = connect();
+//! # use diesel::sql_query;
+//! # diesel::table! {
+//! #     seats (id) { id -> BigInt, left -> BigInt }
+//! # }
+//! # sql_query("CREATE TABLE seats (id INTEGER PRIMARY KEY, left BIGINT NOT NULL)").execute(&mut conn)?;
+//! # oplog_diesel::run_migrations(&mut conn)?;
+//! #[derive(Queryable, Selectable, Identifiable, Insertable, Oplogged)]
+//! #[diesel(table_name = seats)]
+//! #[oplog(type_name = "seats", aggregate = "concert", root = id, ticket = "lock_first")]
+//! struct Seats {
+//!     #[oplog(tag = 1)]
+//!     id: i64,
+//!     #[oplog(tag = 2)]
+//!     left: i64,
+//! }
+//!
+//! # let oplog = Oplog::builder().key(NewKey).only_named_models().model::<Seats>().open(&mut conn)?;
+//! # oplog.on("concert:1").transaction(&mut conn, |tx| tx.logged_insert::<Seats, _>(&Seats { id: 1, left: 2 }))?;
+//! oplog.on("concert:1").transaction(&mut conn, |tx| {
+//!     let now: Seats = tx.read_one(seats::table.find(1).select(Seats::as_select()))?;
+//!     tx.logged_update(&now, seats::left.eq(now.left - 1))
+//! })?;
+//! # Ok::<(), oplog_diesel::Error>(())
+//! ```
+//!
+//! # Write single rows
+//!
+//! A row of which every column is known needs no transaction around it:
+//! [`logged_insert_row`](Oplog::logged_insert_row), [`logged_update_row`](Oplog::logged_update_row)
+//! and [`logged_delete_row`](Oplog::logged_delete_row) are one statement on PostgreSQL, which writes
+//! the row, redeems the ticket and appends the entry, and takes all of it back if anything is not as
+//! it was sealed.
+//!
+//! ```
+//! # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::*;
+//! # let (mut conn, oplog) = open();
+//! let alice = Account { id: 1, owner: "Alice".into(), balance: 0, email: None };
+//! oplog.metadata("actor", "root").logged_insert_row(&mut conn, &alice)?;
+//! oplog.logged_update_row(&mut conn, &alice, &Account { balance: 5, ..alice.clone() })?;
+//! # assert_eq!(oplog.entries(&mut conn).count(), 2);
+//! # Ok::<(), oplog_diesel::Error>(())
+//! ```
+//!
 //! # Say who and why
 //!
 //! Metadata goes with every entry of a transaction. A key may have many values, or none. It is
@@ -176,6 +246,39 @@
 //! assert_eq!(actors, ["root", "sudo"]);
 //! # Ok::<(), Error>(())
 //! ```
+//!
+//! # Lend the connection
+//!
+//! Inside a logged transaction there is no raw connection. For what [`read`](Tx::read) does not take,
+//! [`read_with`](Tx::read_with) lends it while the database refuses writes; for what shall not be
+//! logged, [`unlogged`](Tx::unlogged) lends it with a reason, which every entry of the transaction
+//! then carries under `_oplog.unlogged`.
+//!
+//! ```
+//! # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::*;
+//! # let (mut conn, oplog, alice) = open_with_alice();
+//! use diesel::sql_query;
+//!
+//! fn richest(conn: &mut SqliteConnection) -> QueryResult<Account> {
+//!     accounts::table.order(accounts::balance.desc()).first(conn)
+//! }
+//!
+//! # sql_query("CREATE TABLE jobs (name TEXT)").execute(&mut conn)?;
+//! oplog.transaction(&mut conn, |tx| {
+//!     let account = tx.read_with(richest)?;
+//!     tx.unlogged("jobs are no accounts", |conn| sql_query("DELETE FROM jobs").execute(conn))?;
+//!     tx.logged_update(&account, accounts::balance.eq(accounts::balance + 1))
+//! })?;
+//! # Ok::<(), oplog_diesel::Error>(())
+//! ```
+//!
+//! # Inside a transaction of yours
+//!
+//! A logged transaction may have to run again, and can't do so inside another one, so it refuses to
+//! begin there with [`Error::OuterTransaction`]. If you run the outer transaction again yourself,
+//! [`nested`](Oplog::nested) allows it: the closure runs once, as a savepoint, and what would have
+//! made it run again is [`Error::Contention`]. Its tickets stay locked until the outer transaction
+//! ends, and others who write the same aggregates wait for it.
 //!
 //! # Connections from a pool
 //!
@@ -501,6 +604,30 @@
 //! `ToSql` and `FromSql` works where its SQL type does. A column that the target can't bind at all is
 //! [`Divergence::Unsupported`], with its name.
 //!
+//! # When something goes wrong
+//!
+//! Unless it says otherwise, nothing of the transaction was written.
+//!
+//! | [`Error`] | what happened | what you do |
+//! |---|---|---|
+//! | [`Database`](Error::Database) | a statement of yours failed: a constraint, no such row, a time-out | as in any Diesel program |
+//! | [`Record`](Error::Record) | a write failed and the closure went on, a row fits into no entry, a [limit](OplogBuilder::transaction_limits) was passed, or an aggregate should have been locked first | the variant inside says which; try a write that may fail in a [`savepoint`](Tx::savepoint) |
+//! | [`RowCount`](Error::RowCount) | a write touched another number of rows than it must | look for triggers and rules that swallow it |
+//! | [`Contention`](Error::Contention) | others were in the way until the attempts or the time were used up | try later, make the transaction shorter, or choose another [way to lock](#choose-how-tickets-are-locked) |
+//! | [`CommitUnknown`](Error::CommitUnknown) | the connection broke during the commit: **it may have been written** | [`resolve`](Oplog::resolve) with the receipts, on a new connection, before you write it again |
+//! | [`OuterTransaction`](Error::OuterTransaction) | the connection is in a transaction already | use another one, or [`nested`](Oplog::nested) |
+//! | [`Lent`](Error::Lent) | a closure that got the connection left it in another transaction, or wrote where it was to read | keep `BEGIN`, `COMMIT` and writes out of [`read_with`](Tx::read_with) and [`unlogged`](Tx::unlogged) |
+//! | [`Metadata`](Error::Metadata), [`Aggregate`](Error::Aggregate) | a key, value or name can't be stored | the variant inside says why |
+//! | [`TicketNotFound`](Error::TicketNotFound) | creating tickets is switched off, and there is none | insert the ticket, or switch it on |
+//! | [`NotMigrated`](Error::NotMigrated), [`NoLog`](Error::NoLog) | the log's tables are missing, old or emptied | [`run_migrations`]; a log that lost its identity is brought back from a backup |
+//! | [`WrongLog`](Error::WrongLog), [`Epoch`](Error::Epoch) | this is another log, or another incarnation of it | check the connection; after a restore, open the log again |
+//! | [`KeySource`](Error::KeySource), [`KeyNotGiven`](Error::KeyNotGiven) | the key could not be read, or is not the one of this log | the error names the key that is wanted |
+//! | [`KeysVanished`](Error::KeysVanished), [`KeyUnwrap`](Error::KeyUnwrap), [`MalformedKey`](Error::MalformedKey), [`Key`](Error::Key) | somebody changed or removed the log's keys | bring back `oplog_key` and `oplog_key_wrap` from a backup, and ask who it was |
+//! | [`Catalog`](Error::Catalog) | two models can't be in one log | give them different names, or one `lock_first` |
+//! | [`Entry`](Error::Entry), [`Message`](Error::Message) | a stored entry is not what it must be, or its type has no model here | nothing was applied; [`verify_contents`](Oplog::verify_contents) shows all that is wrong |
+//! | [`Diverged`](Error::Diverged), [`Target`](Error::Target) | the rows and the log do not agree, or a replay's target is not ready | the error names table, key and columns; the target is as it was |
+//! | [`Seal`](Error::Seal), [`Rng`](Error::Rng), [`Store`](Error::Store) | no random numbers, or a statement on the log's own tables failed | the error names the operation; look at permissions, space and the connection |
+//!
 //! # Questions and answers
 //!
 //! **What may run twice?** The closure, as a whole, from its first line: when an aggregate of `on` was
@@ -523,9 +650,9 @@
 //! **And foreign keys with `CASCADE` or `SET NULL`?** The same: the rows they touch are not logged.
 //! Delete the children first, with [`logged_delete_where`](Tx::logged_delete_where).
 //!
-//! **Why `OuterTransaction`?** A logged transaction must be able to roll back and run again, and can't
-//! do so inside another one. Open it on a connection without a transaction. Inside it,
-//! [`savepoint`](Tx::savepoint) tries a write that may fail.
+//! **Does remembering tickets make two processes disagree?** No. On PostgreSQL a log remembers the
+//! heads of the tickets that it redeemed, to save reading them, but the database compares each of
+//! them. A wrong one costs a statement, or a run of a transaction that counted on it.
 //!
 //! **Why `DuplicateName`?** Two models with one `type_name` are linked into the program. In doc tests
 //! this is because Rust joins them into one program: mark them `standalone_crate`, or register what
@@ -535,9 +662,11 @@
 //! **A message is "of an unknown type"?** The linker dropped a crate of which nothing else is used, and
 //! with it the model. Name it with [`model`](OplogBuilder::model).
 //!
-//! **How large can a transaction be?** Its messages are held in memory until the commit. One entry
-//! takes 10,000 messages or 16 MiB; above that the transaction writes several, which are read back as
-//! one. A single row must fit into one entry.
+//! **How large can a transaction be?** Its messages are held in memory until the commit, about as many
+//! bytes as the rows themselves. One entry takes 10,000 messages or 16 MiB; above that the
+//! transaction writes several, which are read back as one. A single row must fit into one entry. A
+//! transaction of more than 10,000,000 rows or 1 GiB is refused;
+//! [`OplogBuilder::transaction_limits`] sets both.
 //!
 //! **What does `CommitUnknown` want of me?** The connection broke while the database committed, and it
 //! may have done so. Ask [`Oplog::resolve`] with the receipts of the error, on a new connection, before
