@@ -1,0 +1,47 @@
+//! Just enough of protobuf to write hostile bytes, apart from the code under test.
+
+/// A varint in its shortest form.
+pub fn varint(mut number: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while number >= 0x80 {
+        bytes.push((number & 0x7f) as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+    bytes
+}
+
+/// A signed number as protobuf's `sint64`.
+pub fn zigzag(number: i64) -> Vec<u8> {
+    varint(((number << 1) ^ (number >> 63)).cast_unsigned())
+}
+
+/// The key of a field.
+pub fn key(tag: u32, wire_type: u8) -> Vec<u8> {
+    varint(u64::from(tag) << 3 | u64::from(wire_type))
+}
+
+/// A varint field.
+pub fn number(tag: u32, number: u64) -> Vec<u8> {
+    [key(tag, 0), varint(number)].concat()
+}
+
+/// A length-delimited field.
+pub fn bytes(tag: u32, content: &[u8]) -> Vec<u8> {
+    [key(tag, 2), varint(content.len() as u64), content.to_vec()].concat()
+}
+
+/// A message of type `name` with an operation and further fields.
+pub fn message(name: &str, op: u64, fields: &[u8]) -> Vec<u8> {
+    [&bytes(1, name.as_bytes())[..], &number(3, op), fields].concat()
+}
+
+/// One message of a queue with its length in front.
+pub fn queued(message: &[u8]) -> Vec<u8> {
+    [&(message.len() as u32).to_le_bytes()[..], message].concat()
+}
+
+/// As many copies as take about `len` bytes, at least one.
+pub fn repeat(unit: &[u8], len: usize) -> Vec<u8> {
+    unit.repeat((len / unit.len().max(1)).max(1))
+}
