@@ -422,6 +422,18 @@ fn rows() -> Vec<(&'static str, Vec<u8>)> {
             plain(&wire::varint(u64::from(TAG_MAX + 1) << 3)),
         ),
         ("key-max", plain(&wire::varint(u64::MAX))),
+        ("i32-canary", {
+            let EncodedRow { bytes, .. } = encode_row(&before());
+            // Without the column, which takes the first two bytes.
+            plain(
+                &[
+                    wire::key(1, 0),
+                    wire::zigzag(canary::NUMBER),
+                    bytes[2..].to_vec(),
+                ]
+                .concat(),
+            )
+        }),
         ("i32-overflow", plain(&wire::number(1, 1 << 33))),
     ]
 }

@@ -16,6 +16,19 @@ pub fn zigzag(number: i64) -> Vec<u8> {
     varint(((number << 1) ^ (number >> 63)).cast_unsigned())
 }
 
+/// Reads a varint, in any form that protobuf allows, from bytes that hold nothing else.
+pub fn read_varint(bytes: &[u8]) -> u64 {
+    let groups = bytes.iter().rev().map(|byte| u64::from(byte & 0x7f));
+    groups.fold(0, |number, group| number << 7 | group)
+}
+
+/// Reads a number of protobuf's `sint64` from bytes that hold nothing else.
+pub fn read_zigzag(bytes: &[u8]) -> i64 {
+    let number = read_varint(bytes);
+    let half = (number / 2).cast_signed();
+    if number % 2 == 0 { half } else { -half - 1 }
+}
+
 /// The key of a field.
 pub fn key(tag: u32, wire_type: u8) -> Vec<u8> {
     varint(u64::from(tag) << 3 | u64::from(wire_type))

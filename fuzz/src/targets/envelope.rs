@@ -52,6 +52,7 @@ fn check_header(envelope: &Envelope<'_>, bytes: &[u8]) {
     }
     assert_eq!(again, bytes[..envelope.header_len()]);
     assert!(header.sequence > 0 && (1..=255).contains(&name.len()));
+    assert!(header.group.is_none_or(|group| group.parts >= 2));
     assert_eq!(envelope.bytes(), bytes);
     assert_eq!(envelope.entry_hash(), entry_hash(bytes));
 }

@@ -64,6 +64,9 @@ pub(super) fn run(bytes: &[u8]) {
         Ok(row) => {
             let value = row.get(0).expect("the only column is there");
             assert_eq!(value.kind(), Some(kind));
+            if let Some(expected) = expected(kind, content) {
+                assert_eq!(*value, expected, "read differently");
+            }
             let encoded = encode_columns(def, [(0, value.reborrow())]);
             assert!(encoded.bytes.len() <= field.len());
             let again = RowValues::decode(def, &encoded.bytes, &[]).expect("it can be read again");
@@ -71,6 +74,27 @@ pub(super) fn run(bytes: &[u8]) {
             check(value);
         }
     }
+}
+
+/// What content that was accepted must mean, of the kinds that a line can read. Written from
+/// `FORMAT.md`, section "Values".
+fn expected(kind: Kind, content: &[u8]) -> Option<Value<'_>> {
+    let behind_length = || {
+        let len = content.iter().take_while(|byte| **byte >= 0x80).count();
+        &content[len + 1..]
+    };
+    Some(match kind {
+        Kind::Bool => Value::Bool(wire::read_varint(content) == 1),
+        Kind::Sint => Value::Sint(wire::read_zigzag(content)),
+        Kind::Uint => Value::Uint(wire::read_varint(content)),
+        Kind::F32 => Value::F32(u32::from_le_bytes(content.try_into().ok()?)),
+        Kind::F64 => Value::F64(u64::from_le_bytes(content.try_into().ok()?)),
+        Kind::Text => Value::Text(std::str::from_utf8(behind_length()).ok()?.into()),
+        Kind::Bytes => Value::Bytes(behind_length().into()),
+        Kind::Date => Value::Date(wire::read_zigzag(content)),
+        Kind::Time => Value::Time(wire::read_varint(content)),
+        _ => return None,
+    })
 }
 
 fn check(value: &Value<'_>) {
