@@ -26,7 +26,32 @@ pub fn read_varint(bytes: &[u8]) -> u64 {
 pub fn read_zigzag(bytes: &[u8]) -> i64 {
     let number = read_varint(bytes);
     let half = (number / 2).cast_signed();
-    if number % 2 == 0 { half } else { -half - 1 }
+    if number.is_multiple_of(2) {
+        half
+    } else {
+        -half - 1
+    }
+}
+
+/// The numbers of the fields that bytes consist of, or nothing if they are not fields.
+pub fn tags(mut bytes: &[u8]) -> Option<Vec<u64>> {
+    fn split_varint(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+        let end = bytes.iter().position(|byte| *byte < 0x80)?;
+        Some(bytes.split_at(end + 1))
+    }
+    let mut tags = Vec::new();
+    while !bytes.is_empty() {
+        let (key, rest) = split_varint(bytes)?;
+        let key = read_varint(key);
+        let (content, rest) = split_varint(rest)?;
+        bytes = match key & 7 {
+            0 => rest,
+            2 => rest.get(usize::try_from(read_varint(content)).ok()?..)?,
+            _ => return None,
+        };
+        tags.push(key >> 3);
+    }
+    Some(tags)
 }
 
 /// The key of a field.

@@ -15,9 +15,22 @@ const NAMES_MAX: usize = 100;
 
 pub(super) fn run(bytes: &[u8]) {
     match bounded(bytes.len(), PER_BYTE, || Message::from_bytes(bytes)) {
-        Ok(message) => check(&message, bytes.len()),
+        Ok(message) => {
+            check_fields(bytes);
+            check(&message, bytes.len());
+        }
         Err(error) => check_message_error(&error),
     }
+}
+
+/// A message that was accepted has known fields only, none of them twice.
+fn check_fields(bytes: &[u8]) {
+    let mut tags = wire::tags(bytes).expect("it was decoded, so it consists of fields");
+    assert!(tags.iter().all(|tag| matches!(tag, 1..=6 | 16..=19)));
+    let count = tags.len();
+    tags.sort_unstable();
+    tags.dedup();
+    assert_eq!(tags.len(), count, "a field is there twice");
 }
 
 /// Checks everything that can be done with a message that was decoded from so many bytes.

@@ -21,7 +21,7 @@ pub(super) fn run(bytes: &[u8]) {
     let all = bounded(bytes.len(), PER_BYTE, || read(&limits));
     match &all {
         Ok(messages) => check(messages, bytes.len()),
-        Err(error) => check_queue_error(error, bytes.len()),
+        Err(error) => check_queue_error(error, bytes),
     }
 
     // An error ends it, and what came before the error does not depend on the limits.
@@ -65,22 +65,34 @@ fn encoded(messages: &[Message]) -> Vec<Vec<u8>> {
     messages.iter().map(Message::to_bytes).collect()
 }
 
-fn check_queue_error(error: &QueueError, len: usize) {
+fn check_queue_error(error: &QueueError, bytes: &[u8]) {
     match error {
         QueueError::Message {
+            index,
             offset,
             source,
-            index,
         } => {
-            assert!(*offset < len && *index <= len / 4);
+            assert_eq!(*offset, start(bytes, *index));
             message::check_message_error(source);
         }
-        QueueError::Truncated { offset, .. } => assert!(*offset < len),
-        _ => {}
+        QueueError::Truncated { index, offset } => {
+            assert_eq!(*offset, start(bytes, *index));
+            check_error(error, &[]);
+        }
+        error => check_error(error, &[]),
     }
-    if !matches!(error, QueueError::Message { .. }) {
-        check_error(error, &[]);
-    }
+}
+
+/// Where the prefix of the message with this index begins.
+fn start(bytes: &[u8], index: usize) -> usize {
+    (0..index).fold(0, |at, _| {
+        let prefix = &bytes[at..at + 4];
+        let len = prefix
+            .iter()
+            .rev()
+            .fold(0, |len, byte| len << 8 | usize::from(*byte));
+        at + 4 + len
+    })
 }
 
 pub(super) fn hostile(len: usize) -> Vec<Vec<u8>> {
