@@ -14,6 +14,8 @@ use crate::shell::Shell;
 /// How long it takes if nothing else is said.
 pub(crate) const MINUTES: u64 = 20;
 
+/// The programs of `oplog-tests` that hold the tests of one database.
+const DATABASES: &[&str] = &["sqlite", "postgres"];
 /// The tests whose outcome may depend on who comes first.
 const RACES: &[&str] = &["races::", "contention::"];
 /// Tests that run at once, in turn: alone, as many as there are cores on small machines, and far too many.
@@ -60,18 +62,8 @@ fn steps(
         Err(Error::Failed(finding)) => vec![finding],
         _ => Vec::new(),
     };
-    let databases = ["sqlite"]
-        .into_iter()
-        .map(str::to_owned)
-        .chain(servers.iter().map(|server| server.name.to_lowercase()));
-    let databases: Vec<String> = databases
-        .map(|name| match name.as_str() {
-            "postgresql" => "postgres".to_owned(),
-            _ => name,
-        })
-        .collect();
-    let share = Duration::from_secs(seconds / databases.len() as u64);
-    for database in &databases {
+    let share = Duration::from_secs(seconds / DATABASES.len() as u64);
+    for database in DATABASES {
         let result = report.try_step(&format!("races, {database}"), || {
             races(shell, database, share, servers)
         });
@@ -112,7 +104,17 @@ fn run(shell: &Shell, mut test: Command, database: &str, number: usize) -> Resul
     test.stdout(log.try_clone().map_err(cannot(cannot_log()))?);
     test.stderr(log);
     match shell.run(test) {
-        Ok(()) => fs::remove_file(&path).map_err(cannot(format!("remove {}", path.display()))),
+        Ok(()) => {
+            let text =
+                fs::read_to_string(&path).map_err(cannot(format!("read {}", path.display())))?;
+            if !text.contains("\ntest ") {
+                return Err(Error::new(format!(
+                    "no test on {database} is one of {}",
+                    RACES.join(" ")
+                )));
+            }
+            fs::remove_file(&path).map_err(cannot(format!("remove {}", path.display())))
+        }
         Err(Error::Interrupted) => Err(Error::Interrupted),
         Err(Error::Failed(why)) => Err(Error::new(format!(
             "races on {database}, run {number}: {why}\n  log: {}",
