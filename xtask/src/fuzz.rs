@@ -225,9 +225,14 @@ fn panicked(log: &Path) -> String {
         .join(" ")
 }
 
+/// The inputs of findings. libFuzzer also keeps those that were merely slow, without calling them one.
 fn kept(artifacts: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(artifacts).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).collect()
+    let findings = entries.filter(|entry| {
+        let name = entry.file_name();
+        !name.to_string_lossy().starts_with("slow-unit-")
+    });
+    findings.map(|entry| entry.path()).collect()
 }
 
 fn folder(shell: &Shell, what: &str, target: &str) -> Result<PathBuf> {
