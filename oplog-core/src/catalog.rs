@@ -97,7 +97,7 @@ pub enum CatalogError {
         late: &'static str,
     },
     /// No model has this type name. It is not linked into the program, or was renamed.
-    #[error("no model has the type name {name}")]
+    #[error("no model has the type name {}", name.escape_debug())]
     UnknownName {
         /// The type name.
         name: String,

@@ -32,7 +32,10 @@ pub struct ChainCheck {
 #[non_exhaustive]
 pub enum ChainError {
     /// The entry belongs to another log. The chain goes on without it.
-    #[error("entry {sequence} of `{aggregate}` belongs to log {found}, not to {expected}")]
+    #[error(
+        "entry {sequence} of `{}` belongs to log {found}, not to {expected}",
+        aggregate.as_str().escape_debug()
+    )]
     WrongLog {
         /// The aggregate.
         aggregate: Aggregate,
@@ -44,7 +47,10 @@ pub enum ChainError {
         found: LogId,
     },
     /// Entries are missing in front of this one.
-    #[error("`{aggregate}` jumps to entry {found}, expected was {expected}")]
+    #[error(
+        "`{}` jumps to entry {found}, expected was {expected}",
+        aggregate.as_str().escape_debug()
+    )]
     SequenceGap {
         /// The aggregate.
         aggregate: Aggregate,
@@ -54,7 +60,10 @@ pub enum ChainError {
         found: u64,
     },
     /// A sequence that was there already. The chain goes on without the entry.
-    #[error("`{aggregate}` has entry {found} again, expected was {expected}")]
+    #[error(
+        "`{}` has entry {found} again, expected was {expected}",
+        aggregate.as_str().escape_debug()
+    )]
     Duplicate {
         /// The aggregate.
         aggregate: Aggregate,
@@ -64,7 +73,10 @@ pub enum ChainError {
         found: u64,
     },
     /// The entry names another predecessor than the one that stands before it.
-    #[error("entry {sequence} of `{aggregate}` follows {found}, the entry before is {expected}")]
+    #[error(
+        "entry {sequence} of `{}` follows {found}, the entry before is {expected}",
+        aggregate.as_str().escape_debug()
+    )]
     ChainBroken {
         /// The aggregate.
         aggregate: Aggregate,
@@ -76,7 +88,10 @@ pub enum ChainError {
         found: Hash,
     },
     /// The entry was written in an older incarnation of the log than the one before it.
-    #[error("entry {sequence} of `{aggregate}` is of epoch {found}, after one of {expected}")]
+    #[error(
+        "entry {sequence} of `{}` is of epoch {found}, after one of {expected}",
+        aggregate.as_str().escape_debug()
+    )]
     EpochRegress {
         /// The aggregate.
         aggregate: Aggregate,

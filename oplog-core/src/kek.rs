@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 
@@ -236,13 +237,11 @@ impl Kek {
         }
         let text = text.strip_suffix('\n').unwrap_or(text);
         let mut keys = Vec::<Self>::new();
+        let mut lines = BTreeMap::new();
         for (line, content) in (1..).zip(text.split('\n')) {
             let key = parse_line(content, line)?;
-            if let Some(first) = keys.iter().position(|known| known.id == key.id) {
-                return Err(KekTextError::Repeated {
-                    line,
-                    first: first + 1,
-                });
+            if let Some(first) = lines.insert(key.id.clone(), line) {
+                return Err(KekTextError::Repeated { line, first });
             }
             keys.push(key);
         }

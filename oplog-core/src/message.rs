@@ -124,7 +124,7 @@ pub enum MessageError {
     NoMask,
     /// An update names a column both as set to a value and as set to `NULL`, compared without
     /// regard to ASCII case.
-    #[error("the update sets column {column} to a value and to NULL")]
+    #[error("the update sets column {} to a value and to NULL", column.escape_debug())]
     MasksIntersect {
         /// Name of the column.
         column: String,
@@ -136,7 +136,7 @@ pub enum MessageError {
         source: OptionsError,
     },
     /// The message is about another type than was asked for.
-    #[error("expected a row of {expected}, found one of {found}")]
+    #[error("expected a row of {expected}, found one of {}", found.escape_debug())]
     TypeName {
         /// Stored name of the type asked for.
         expected: &'static str,

@@ -69,7 +69,10 @@ pub enum MetadataError {
         max: usize,
     },
     /// A value is longer than [`METADATA_VALUE_LEN_MAX`].
-    #[error("a value of the metadata key `{key}` takes {len} bytes, {max} are allowed")]
+    #[error(
+        "a value of the metadata key `{}` takes {len} bytes, {max} are allowed",
+        key.escape_debug()
+    )]
     ValueTooLong {
         /// The key.
         key: String,
@@ -85,7 +88,10 @@ pub enum MetadataError {
         key: String,
     },
     /// The key begins with `_oplog.`, which is kept for the log itself.
-    #[error("the metadata key `{key}` is reserved, as all that begin with `_oplog.`")]
+    #[error(
+        "the metadata key `{}` is reserved, as all that begin with `_oplog.`",
+        key.escape_debug()
+    )]
     Reserved {
         /// The key.
         key: String,

@@ -92,7 +92,7 @@ pub enum Error {
     },
 
     /// The aggregate has no ticket, and creating tickets is switched off.
-    #[error("there is no ticket for the aggregate `{aggregate}`")]
+    #[error("there is no ticket for the aggregate `{}`", aggregate.escape_debug())]
     TicketNotFound {
         /// The aggregate.
         aggregate: String,
@@ -115,7 +115,7 @@ pub enum Error {
     KeySource(#[from] KeySourceError),
 
     /// The log has data keys, but none is wrapped under a key that was given.
-    #[error("the data keys of the log are wrapped under {}, and that key was not given", wanted.join(", "))]
+    #[error("the data keys of the log are wrapped under {}, and that key was not given", wanted.join(", ").escape_debug())]
     KeyNotGiven {
         /// The ids of the keys that would open the log.
         wanted: Vec<String>,
@@ -170,7 +170,8 @@ pub enum Error {
     /// A ticket belongs to another incarnation of the log than this handle: the database was
     /// restored, or recovered since `open`. Open the log again.
     #[error(
-        "the ticket of `{aggregate}` is of epoch {found}, the log was opened in epoch {expected}"
+        "the ticket of `{}` is of epoch {found}, the log was opened in epoch {expected}",
+        aggregate.escape_debug()
     )]
     Epoch {
         /// The aggregate.
@@ -216,7 +217,7 @@ pub enum Error {
     Catalog(#[from] CatalogError),
 
     /// A stored entry is not what it must be.
-    #[error("entry {sequence} of `{aggregate}` is not intact")]
+    #[error("entry {sequence} of `{}` is not intact", aggregate.escape_debug())]
     Entry {
         /// The aggregate, as the column says.
         aggregate: String,
@@ -233,7 +234,8 @@ pub enum Error {
 
     /// The log and the rows it was applied to differ. Nothing was applied.
     #[error(
-        "replay diverged at entry {sequence} of `{aggregate}`: {what} (table {table}, key {key})"
+        "replay diverged at entry {sequence} of `{}`: {what} (table {table}, key {})",
+        aggregate.escape_debug(), key.escape_debug()
     )]
     Diverged {
         /// The aggregate of the entry.

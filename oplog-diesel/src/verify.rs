@@ -40,7 +40,8 @@ pub struct VerifyReport {
     pub findings: Vec<Finding>,
 }
 
-/// One thing that is not as it must be. `Display` tells all of it in one line, causes included.
+/// One thing that is not as it must be. `Display` tells all of it in one line, causes included;
+/// control characters in the names are escaped, since whoever tampers chooses them.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Finding {
@@ -72,7 +73,7 @@ impl fmt::Display for Finding {
                 sequence,
                 source,
             } => {
-                write!(f, "entry {sequence} of `{aggregate}`")?;
+                write!(f, "entry {sequence} of `{}`", aggregate.escape_debug())?;
                 let mut cause: Option<&dyn StdError> = Some(source);
                 while let Some(error) = cause {
                     write!(f, ": {error}")?;
@@ -86,8 +87,9 @@ impl fmt::Display for Finding {
                 entries,
             } => write!(
                 f,
-                "the ticket of `{aggregate}` expects entry {ticket}, its entries end before {entries}, \
-                 or its hash or epoch differs"
+                "the ticket of `{}` expects entry {ticket}, its entries end before {entries}, \
+                 or its hash or epoch differs",
+                aggregate.escape_debug()
             ),
         }
     }

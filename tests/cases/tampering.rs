@@ -600,6 +600,43 @@ const ATTACKS: &[Attack] = &[
     },
 ];
 
+/// Whoever owns the database chooses the names in it, and must not be able to write lines of a
+/// report that way, or to control the terminal that shows it.
+#[test]
+fn a_name_writes_no_lines_into_a_report() {
+    let (_db, oplog, mut conn) = log();
+    let conn = &mut conn;
+    disarm(conn);
+    let name = "account:1\n\u{1b}[2Jthe log is intact";
+    for attack in [
+        format!("UPDATE oplog_entry SET aggregate_name = '{name}' WHERE sequence = 4"),
+        format!(
+            "INSERT INTO oplog_ticket SELECT '{name}', version, head_hash, epoch FROM oplog_ticket WHERE name = 'account:1'"
+        ),
+    ] {
+        undone(conn, |conn| {
+            run(conn, &attack);
+            let report = oplog.verify_structure(conn).unwrap();
+            assert!(!report.is_intact());
+            for finding in report.findings {
+                let shown = finding.to_string();
+                assert!(!shown.contains(char::is_control), "{shown:?}");
+            }
+            for entry in oplog.entries(conn) {
+                let mut cause = entry
+                    .as_ref()
+                    .err()
+                    .map(|error| error as &dyn std::error::Error);
+                while let Some(error) = cause {
+                    let shown = error.to_string();
+                    assert!(!shown.contains(char::is_control), "{shown:?}");
+                    cause = error.source();
+                }
+            }
+        });
+    }
+}
+
 #[test]
 fn every_attack_is_found() {
     let (_db, oplog, mut conn) = log();

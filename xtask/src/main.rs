@@ -6,10 +6,12 @@ mod checks;
 mod debian;
 mod error;
 mod folder;
+mod fuzz;
 mod postgres;
 mod report;
 mod server;
 mod shell;
+mod soak;
 mod versions;
 
 use std::process::ExitCode;
@@ -29,6 +31,12 @@ Commands:
                      sqlite    no server is needed or started
                      postgres  PostgreSQL only
   tidy             The part of `test` without tests: format, clippy, documentation, versions
+  fuzz [TARGET...] [--seconds N]
+                   Search each fuzz target, or these, for N seconds (default 60), guided by coverage:
+                   inputs that panic, take too much memory or break a promise of the format
+  soak [--minutes N]
+                   For nights: half of N minutes (default 20) for all fuzz targets, half for the tests
+                   of races on every database, again and again
   servers          Start the servers that `test` starts, print their URLs, stop them at Ctrl-C;
                    for running single tests by hand
   help, --help     Print this text
@@ -39,7 +47,11 @@ behind is removed by the next one. Run as root, they run as the user `postgres` 
 PostgreSQL is searched in PGBIN, PATH, /usr/lib/postgresql/*/bin and `pg_config --bindir`. If it is
 not there, Debian's or Ubuntu's packages are downloaded and unpacked below target/, without root.
 
+Fuzzing needs a C++ compiler for libFuzzer, and no nightly toolchain. Without one, `fuzz` and `soak` say
+so and try mutations of the committed seeds instead. What was found is kept in fuzz/artifacts.
+
 Environment:
+  CXX                       The C++ compiler for `fuzz` and `soak` (else c++)
   OPLOG_TEST_POSTGRES_URL   Use this server instead of a private one; its user must be allowed to
                             create databases
   PGBIN                     Folder of the PostgreSQL binaries to use
@@ -55,6 +67,8 @@ enum Task {
     Help,
     Test(Databases),
     Tidy,
+    Fuzz(Vec<String>, u64),
+    Soak(u64),
     Servers,
 }
 
@@ -88,9 +102,33 @@ fn parse(words: &[&str]) -> Option<Task> {
         ["test", "sqlite"] => Some(Task::Test(Databases::SQLITE)),
         ["test", "postgres"] => Some(Task::Test(Databases::POSTGRES)),
         ["tidy"] => Some(Task::Tidy),
+        ["fuzz", rest @ ..] => {
+            let (targets, seconds) = number(rest, "--seconds", fuzz::SECONDS)?;
+            Some(Task::Fuzz(targets, seconds))
+        }
+        ["soak", rest @ ..] => {
+            let (others, minutes) = number(rest, "--minutes", soak::MINUTES)?;
+            others.is_empty().then_some(Task::Soak(minutes))
+        }
         ["servers"] => Some(Task::Servers),
         _ => None,
     }
+}
+
+/// Splits words into the number behind an option, if it is there, and the others.
+fn number(words: &[&str], option: &str, default: u64) -> Option<(Vec<String>, u64)> {
+    let (mut others, mut number) = (Vec::new(), default);
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        if *word == option {
+            number = words.next()?.parse().ok().filter(|number| *number > 0)?;
+        } else if word.starts_with('-') {
+            return None;
+        } else {
+            others.push((*word).to_owned());
+        }
+    }
+    Some((others, number))
 }
 
 fn run(task: &Task) -> Result<()> {
@@ -103,6 +141,36 @@ fn run(task: &Task) -> Result<()> {
         Task::Help => Ok(()),
         Task::Test(databases) => checks::test(&shell, *databases),
         Task::Tidy => checks::tidy(&shell),
+        Task::Fuzz(targets, seconds) => fuzz::fuzz(&shell, targets, *seconds),
+        Task::Soak(minutes) => soak::soak(&shell, *minutes),
         Task::Servers => server::serve(&shell),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_stand_behind_their_option() {
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        let check = |line: &[&str], expected| {
+            assert_eq!(number(line, "--seconds", 60), expected, "{line:?}");
+        };
+        check(&[], Some((Vec::new(), 60)));
+        check(&["row"], Some((words(&["row"]), 60)));
+        check(&["--seconds", "5", "row"], Some((words(&["row"]), 5)));
+        check(
+            &["row", "--seconds", "5", "value"],
+            Some((words(&["row", "value"]), 5)),
+        );
+        for wrong in [
+            &["--seconds"][..],
+            &["--seconds", "x"],
+            &["--seconds", "0"],
+            &["--minutes", "1"],
+        ] {
+            check(wrong, None);
+        }
     }
 }

@@ -17,7 +17,7 @@ struct Row {
 }
 
 enum Outcome {
-    Passed,
+    Passed(String),
     Skipped(String),
     Failed,
     Stopped,
@@ -26,6 +26,8 @@ enum Outcome {
 /// What a step that did not fail has to say.
 pub(crate) enum Done {
     Passed,
+    /// Passed, and in which numbers.
+    Counted(String),
     /// Not checked, and why.
     Skipped(String),
 }
@@ -58,7 +60,8 @@ impl Report {
         let start = Instant::now();
         let result = work();
         let outcome = match &result {
-            Ok(Done::Passed) => Outcome::Passed,
+            Ok(Done::Passed) => Outcome::Passed(String::new()),
+            Ok(Done::Counted(numbers)) => Outcome::Passed(numbers.clone()),
             Ok(Done::Skipped(why)) => Outcome::Skipped(why.clone()),
             Err(Error::Interrupted) => Outcome::Stopped,
             Err(Error::Failed(_)) => Outcome::Failed,
@@ -81,7 +84,8 @@ impl Report {
         } in &self.rows
         {
             let (code, word, why) = match outcome {
-                Outcome::Passed => ("32", "passed ", String::new()),
+                Outcome::Passed(numbers) if numbers.is_empty() => ("32", "passed ", String::new()),
+                Outcome::Passed(numbers) => ("32", "passed ", format!("  {numbers}")),
                 Outcome::Skipped(why) => ("33", "skipped", format!("  {why}")),
                 Outcome::Failed => ("31;1", "FAILED ", String::new()),
                 Outcome::Stopped => ("33", "stopped", String::new()),
@@ -94,7 +98,7 @@ impl Report {
         }
         let count =
             |test: fn(&Outcome) -> bool| self.rows.iter().filter(|row| test(&row.outcome)).count();
-        let passed = count(|outcome| matches!(outcome, Outcome::Passed));
+        let passed = count(|outcome| matches!(outcome, Outcome::Passed(_)));
         let skipped = count(|outcome| matches!(outcome, Outcome::Skipped(_)));
         let rest = self.rows.len() - passed - skipped;
         let verdict = if rest == 0 {
