@@ -26,6 +26,8 @@ pub struct Effort {
     pub together_rounds: usize,
     /// Length of a block with many threads.
     pub together_block: Duration,
+    /// What everything may take. On a machine that is slow or busy, rounds are left out for it.
+    pub total: Duration,
 }
 
 impl Effort {
@@ -36,15 +38,31 @@ impl Effort {
         transactions: (20, 400),
         together_rounds: 5,
         together_block: Duration::from_millis(1_000),
+        total: Duration::from_secs(14 * 60),
     };
     pub const QUICK: Self = Effort {
         rounds: 7,
-        time_max: Duration::from_millis(1_500),
+        time_max: Duration::from_secs(1),
         block: Duration::from_millis(5),
         transactions: (10, 150),
         together_rounds: 3,
         together_block: Duration::from_millis(300),
+        total: Duration::from_secs(100),
     };
+
+    /// The same for one of `left` rows of the plan, of which all before took this long.
+    pub fn within(&self, elapsed: Duration, left: usize) -> Self {
+        let share = self.total.saturating_sub(elapsed) / u32::try_from(left.max(1)).unwrap_or(1);
+        Effort {
+            time_max: self.time_max.min(share),
+            ..*self
+        }
+    }
+
+    /// Whether no further round begins.
+    fn is_over(&self, round: usize, start: Instant) -> bool {
+        round >= ROUNDS_MIN && start.elapsed() > self.time_max
+    }
 }
 
 /// What many threads do to aggregates.
@@ -140,7 +158,7 @@ pub fn alone<E: Engine>(
         let mut measured: Vec<Measured> = lanes.iter().map(Measured::of).collect();
         let start = Instant::now();
         for round in 0..effort.rounds {
-            if round >= ROUNDS_MIN && start.elapsed() > effort.time_max {
+            if effort.is_over(round, start) {
                 break;
             }
             for index in rotation(lanes.len(), round) {
@@ -191,7 +209,11 @@ pub fn together<E: Engine>(
         crews.push((lane, workers));
     }
     let mut measured: Vec<Measured> = crews.iter().map(|(lane, _)| Measured::of(lane)).collect();
+    let start = Instant::now();
     for round in 0..effort.together_rounds {
+        if effort.is_over(round, start) {
+            break;
+        }
         for index in rotation(crews.len(), round) {
             let (lane, workers) = &mut crews[index];
             let block = block_together(&lane.subject, workers, effort.together_block)?;
@@ -465,6 +487,25 @@ mod tests {
         assert_eq!(together.commits_ratio_min, 0.1);
         assert_eq!(together.commits_ratio_max, 0.2);
         assert_eq!(together.aborts_per_commit, 1.5);
+    }
+
+    #[test]
+    fn what_is_late_is_cut_short_but_never_below_what_a_median_needs() {
+        let minute = Duration::from_secs(60);
+        let effort = Effort {
+            total: 2 * minute,
+            time_max: minute,
+            ..Effort::FULL
+        };
+        assert_eq!(effort.within(Duration::ZERO, 1).time_max, minute);
+        assert_eq!(effort.within(minute, 2).time_max, minute / 2);
+        let late = effort.within(3 * minute, 5);
+        assert_eq!(late.time_max, Duration::ZERO);
+        let start = Instant::now();
+        assert!(!late.is_over(ROUNDS_MIN - 1, start));
+        std::thread::sleep(Duration::from_millis(1));
+        assert!(late.is_over(ROUNDS_MIN, start));
+        assert!(!effort.is_over(ROUNDS_MIN, start));
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub struct Plan {
     effort: Effort,
     cores: Cores,
     favoured: bool,
+    begun: Instant,
     steps: usize,
     done: usize,
     records: Vec<Record>,
@@ -66,6 +67,7 @@ impl Plan {
             effort,
             cores,
             favoured: machine::favour(None),
+            begun: Instant::now(),
             steps: 0,
             done: 0,
             records: Vec::new(),
@@ -196,6 +198,8 @@ impl Plan {
         if variants.is_empty() {
             return Ok(Vec::new());
         }
+        let left = self.steps.saturating_sub(self.done);
+        let effort = self.effort.within(self.begun.elapsed(), left);
         self.done += 1;
         let start = Instant::now();
         eprint!(
@@ -206,18 +210,10 @@ impl Plan {
             variants.len()
         );
         let records = match step {
-            Step::Alone(operation, rows) => measure::alone(
-                engine,
-                mode,
-                operation,
-                rows,
-                variants,
-                &self.effort,
-                self.cores,
-            ),
-            Step::Together(sharing) => {
-                measure::together(engine, mode, sharing, variants, &self.effort)
+            Step::Alone(operation, rows) => {
+                measure::alone(engine, mode, operation, rows, variants, &effort, self.cores)
             }
+            Step::Together(sharing) => measure::together(engine, mode, sharing, variants, &effort),
         };
         eprintln!(" {:>6.1} s", start.elapsed().as_secs_f64());
         records

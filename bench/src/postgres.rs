@@ -164,7 +164,7 @@ impl Engine for Postgres {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("oplog_bench_{}_{number}", std::process::id());
         let mut conn = PgConnection::establish(&self.url)?;
-        conn.batch_execute(&format!("CREATE SCHEMA {name}"))?;
+        conn.batch_execute(&format!("{}; CREATE SCHEMA {name}", Self::CARELESS))?;
         Ok(Schema {
             url: self.url.clone(),
             name,
