@@ -97,7 +97,7 @@ fn usable() -> Vec<usize> {
 pub fn favour(process: Option<i32>) -> bool {
     use rustix::process::{Pid, setpriority_process};
 
-    setpriority_process(process.and_then(Pid::from_raw), -10).is_ok()
+    setpriority_process(process.and_then(Pid::from_raw), -20).is_ok()
 }
 
 #[cfg(not(target_os = "linux"))]
