@@ -66,6 +66,15 @@ impl Feed {
         Ok(last)
     }
 
+    /// The rows of the last transaction are as it left them.
+    pub fn wrote(&mut self) {
+        if self.operation == Operation::Update
+            && let Some(rows) = self.pool.get_mut(self.at)
+        {
+            rows.iter_mut().for_each(|row| row.age = self.age);
+        }
+    }
+
     /// The same again.
     pub fn last(&self) -> (&[Member], i32) {
         let rows = match self.operation {
@@ -126,9 +135,11 @@ mod tests {
             let (rows, age) = feed.next().unwrap();
             assert!(
                 rows.iter()
-                    .all(|row| stored.contains(row) && row.age != age)
+                    .all(|row| stored.iter().any(|other| other.id == row.id) && row.age != age)
             );
             ages.push(age);
+            feed.wrote();
+            assert!(feed.last().0.iter().all(|row| row.age == age));
         }
         let all = ages.len();
         ages.dedup();

@@ -12,7 +12,7 @@ use crate::engine::{CommitMode, Engine};
 use crate::feed::Feed;
 use crate::machine::Cores;
 use crate::model::Member;
-use crate::variant::{At, Inside, METADATA, Operation, Result, Variant, Writes, ids};
+use crate::variant::{At, Failure, Inside, METADATA, Operation, Result, Variant, Writes, ids};
 
 /// Rows of a thread of its own begin here, that of the lane itself at 1.
 const IDS_OF_A_THREAD: i64 = 1_000_000_000;
@@ -64,13 +64,12 @@ impl<'e, E: Engine> Lane<'e, E> {
         variant: Variant<E::Conn>,
     ) -> Result<Self> {
         let name = variant.name;
-        let named = |failure| format!("variant `{name}`: {failure}");
         Self::set_up(engine, mode, operation, rows, variant)
             .and_then(|mut lane| {
                 lane.check()?;
                 Ok(lane)
             })
-            .map_err(|failure| named(failure).into())
+            .map_err(|failure| named(name, failure))
     }
 
     fn set_up(
@@ -251,23 +250,25 @@ impl<'e, E: Engine> Lane<'e, E> {
         self.verify()
     }
 
+    /// Checks once more, when everything was measured, that the log is as it should be.
+    pub fn finish(&mut self) -> Result<()> {
+        self.verify()
+            .map_err(|failure| named(self.subject.variant.name, failure))
+    }
+
     /// There is an entry for each commit of a logged variant and none of any other, and the log is
     /// intact.
-    pub fn verify(&mut self) -> Result<()> {
+    fn verify(&mut self) -> Result<()> {
         let expected = match self.subject.variant.writes {
             Writes::Entry => self.subject.committed(),
             Writes::Nothing | Writes::Original | Writes::Trigger => 0,
         };
         let report = self.subject.oplog.verify_structure(&mut self.worker.conn)?;
         if let Some(finding) = report.findings.first() {
-            return Err(format!("variant `{}`: {finding}", self.subject.variant.name).into());
+            return Err(finding.to_string().into());
         }
         if report.entries != expected {
-            return Err(format!(
-                "variant `{}`: {} entries of {expected} commits",
-                self.subject.variant.name, report.entries
-            )
-            .into());
+            return Err(format!("{} entries of {expected} commits", report.entries).into());
         }
         Ok(())
     }
@@ -306,6 +307,7 @@ impl<C> Subject<C> {
         (self.variant.run)(at)?;
         let took = start.elapsed();
         self.committed.fetch_add(1, Ordering::Relaxed);
+        worker.feed.wrote();
         Ok(took)
     }
 
@@ -313,6 +315,10 @@ impl<C> Subject<C> {
     pub fn committed(&self) -> u64 {
         self.committed.load(Ordering::Relaxed)
     }
+}
+
+fn named(variant: &str, failure: Failure) -> Failure {
+    format!("variant `{variant}`: {failure}").into()
 }
 
 /// The original's tickets are there before the first write.
@@ -338,7 +344,7 @@ mod tests {
         lane.refill(2)?;
         lane.run()?;
         lane.run()?;
-        lane.verify()?;
+        lane.finish()?;
         Ok(lane.statements)
     }
 

@@ -99,7 +99,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     let start = Instant::now();
     plan.count::<Sqlite>(arguments.sqlite);
     plan.count::<Postgres>(arguments.postgres);
-    plan.header();
+    plan.begin();
     if arguments.sqlite {
         plan.about(&Sqlite)?;
     }

@@ -171,7 +171,7 @@ pub fn alone<E: Engine>(
             }
         }
         for lane in &mut lanes {
-            lane.verify()?;
+            lane.finish()?;
         }
         Ok(measured)
     })?;
@@ -223,7 +223,7 @@ pub fn together<E: Engine>(
         }
     }
     for (lane, _) in &mut crews {
-        lane.verify()?;
+        lane.finish()?;
     }
     let row = Row {
         database: E::NAME,
@@ -322,7 +322,7 @@ pub fn profile<E: Engine>(
             mean(&times).unwrap_or_default(),
             lane.statements
         );
-        lane.verify()
+        lane.finish()
     })
 }
 

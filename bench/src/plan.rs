@@ -66,7 +66,7 @@ impl Plan {
             only: only.map(str::to_owned),
             effort,
             cores,
-            favoured: machine::favour(None),
+            favoured: false,
             begun: Instant::now(),
             steps: 0,
             done: 0,
@@ -74,8 +74,9 @@ impl Plan {
         }
     }
 
-    /// Prints what everything is measured on and how.
-    pub fn header(&self) {
+    /// Prints what everything is measured on and how, and lets this program go before others.
+    pub fn begin(&mut self) {
+        self.favoured = machine::favour(None);
         let load = machine::load().map_or(String::new(), |load| {
             format!(", load {load:.1} when it began")
         });

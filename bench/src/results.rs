@@ -28,7 +28,7 @@ pub struct Record {
     /// The median of the blocks' medians.
     pub median_us: f64,
     pub baseline_median_us: f64,
-    /// The mean of all transactions, which shows what medians hide: checkpoints, flushes, waits.
+    /// The mean of the blocks' means, which shows what medians hide: checkpoints, flushes, waits.
     pub mean_us: f64,
     pub baseline_mean_us: f64,
     /// Of the medians of the two blocks of a round, over the rounds.

@@ -123,8 +123,8 @@ impl<C> Variant<C> {
 pub struct At<'a, C> {
     pub conn: &'a mut C,
     pub oplog: &'a Oplog,
-    /// The rows to insert, or those to change or delete as they were when they were inserted. Their
-    /// ids follow each other.
+    /// The rows to insert, or those to change or delete as they are stored. Their ids follow each
+    /// other.
     pub rows: &'a [Member],
     /// The age to set: another one each time, so that every update changes something.
     pub age: i32,
