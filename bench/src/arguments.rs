@@ -12,7 +12,8 @@ Usage: cargo xtask bench [OPTIONS] [DATABASE]
   DATABASE           sqlite, postgres or all (default)
 
 Options:
-  --quick            Fewer and shorter blocks: under two minutes
+  --quick            Fewer and shorter blocks, and many threads only where commits do not wait for
+                     the disk: under two minutes
   --only SUBSTRING   Only the rows whose label contains this, and their baselines; a label is
                      DATABASE/COMMIT_MODE/OPERATION/ROWS/VARIANT
   --list             Print the labels and measure nothing

@@ -14,6 +14,8 @@ pub struct CommitMode {
     pub title: &'static str,
     /// Makes it so for a connection.
     pub sql: &'static str,
+    /// Whether a commit waits for the disk.
+    pub waits: bool,
 }
 
 pub trait Engine: Sync {

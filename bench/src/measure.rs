@@ -22,6 +22,8 @@ pub struct Effort {
     pub block: Duration,
     /// Transactions of a block, whatever its length.
     pub transactions: (usize, usize),
+    /// Whether many threads are measured also where commits wait for the disk.
+    pub together_waiting: bool,
     /// Rounds of blocks with many threads.
     pub together_rounds: usize,
     /// Length of a block with many threads.
@@ -36,18 +38,20 @@ impl Effort {
         time_max: Duration::from_secs(15),
         block: Duration::from_millis(12),
         transactions: (20, 400),
+        together_waiting: true,
         together_rounds: 5,
         together_block: Duration::from_millis(1_000),
         total: Duration::from_secs(14 * 60),
     };
     pub const QUICK: Self = Effort {
-        rounds: 7,
-        time_max: Duration::from_secs(1),
+        rounds: 6,
+        time_max: Duration::from_millis(800),
         block: Duration::from_millis(5),
         transactions: (10, 150),
+        together_waiting: false,
         together_rounds: 3,
         together_block: Duration::from_millis(300),
-        total: Duration::from_secs(100),
+        total: Duration::from_secs(80),
     };
 
     /// The same for one of `left` rows of the plan, of which all before took this long.

@@ -222,6 +222,12 @@ impl Plan {
 
     /// The variants of a step that are wanted, and what they are compared with.
     fn wanted<E: Engine>(&self, mode: &CommitMode, step: Step) -> Vec<Variant<E::Conn>> {
+        if let Step::Together(_) = step
+            && mode.waits
+            && !self.effort.together_waiting
+        {
+            return Vec::new();
+        }
         let all = step.variants::<E>();
         let wanted: Vec<bool> = all
             .iter()
@@ -257,6 +263,8 @@ fn label<E: Engine>(mode: &CommitMode, step: Step, variant: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
     use crate::postgres::Postgres;
     use crate::sqlite::Sqlite;
@@ -268,8 +276,9 @@ mod tests {
     }
 
     fn names<E: Engine>(only: &str, step: Step) -> Vec<&'static str> {
+        let mode = E::COMMIT_MODES.iter().find(|mode| !mode.waits).unwrap();
         plan(Some(only))
-            .wanted::<E>(&E::COMMIT_MODES[0], step)
+            .wanted::<E>(mode, step)
             .iter()
             .map(|variant| variant.name)
             .collect()
@@ -312,6 +321,18 @@ mod tests {
             [PLAIN_CACHED, "late", OPTIMISTIC]
         );
         assert!(names::<Sqlite>("postgres", many).is_empty());
+    }
+
+    #[test]
+    fn a_quick_run_has_many_threads_only_where_nothing_waits() {
+        let steps = |effort| {
+            let mut plan = Plan::new(None, effort, Cores::Any);
+            plan.count::<Sqlite>(true);
+            plan.steps
+        };
+        let sharings = Sharing::ALL.len();
+        assert_eq!(steps(Effort::FULL), 2 * Step::all().len());
+        assert_eq!(steps(Effort::QUICK), 2 * Step::all().len() - sharings);
     }
 
     #[test]

@@ -60,11 +60,13 @@ impl Engine for Postgres {
             name: "sync",
             title: "synchronous_commit = on",
             sql: "SET synchronous_commit = on",
+            waits: true,
         },
         CommitMode {
             name: "async",
             title: "synchronous_commit = off",
             sql: "SET synchronous_commit = off",
+            waits: false,
         },
     ];
     const CARELESS: &'static str = "SET synchronous_commit = off";

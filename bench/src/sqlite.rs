@@ -46,11 +46,13 @@ impl Engine for Sqlite {
             name: "normal",
             title: "journal WAL, synchronous = NORMAL",
             sql: "PRAGMA synchronous = NORMAL",
+            waits: false,
         },
         CommitMode {
             name: "full",
             title: "journal WAL, synchronous = FULL",
             sql: "PRAGMA synchronous = FULL",
+            waits: true,
         },
     ];
     const CARELESS: &'static str = "PRAGMA synchronous = OFF";
