@@ -57,6 +57,7 @@ pub static SAMPLE: TypeDef = TypeDef {
     ],
     reserved: &[4, 11],
     partial: false,
+    lock_first: false,
 };
 
 impl LogRow for Sample {

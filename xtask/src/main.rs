@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod account;
+mod bench;
 mod checks;
 mod debian;
 mod error;
@@ -16,6 +17,7 @@ mod versions;
 
 use std::process::ExitCode;
 
+use bench::Bench;
 use checks::Databases;
 use error::{Error, Result};
 use shell::Shell;
@@ -39,6 +41,16 @@ Commands:
                    of races on every database, again and again
   servers          Start the servers that `test` starts, print their URLs, stop them at Ctrl-C;
                    for running single tests by hand
+  bench [OPTIONS] [DATABASE]
+                   Measure what a logged write costs next to the same write without a log, next to
+                   the protocol of the original and next to a trigger; print tables and write
+                   target/bench/results.json. The server it starts has fsync on.
+                     --quick           under two minutes instead of some ten
+                     --only SUBSTRING  only rows with this in their label, and their baselines
+                     --list            print the labels and measure nothing
+                     --profile         repeat the first of these rows for ten seconds, for a profiler
+                     --cores WHERE     client and server process on the same core (default), apart,
+                                       or on any
   help, --help     Print this text
 
 Servers are private and thrown away: a new folder below the temporary folder, a Unix socket in it and
@@ -54,6 +66,8 @@ Environment:
   CXX                       The C++ compiler for `fuzz` and `soak` (else c++)
   OPLOG_TEST_POSTGRES_URL   Use this server instead of a private one; its user must be allowed to
                             create databases
+  OPLOG_BENCH_POSTGRES_URL  The same for `bench`, which makes schemas and drops them; it opens some
+                            170 connections
   PGBIN                     Folder of the PostgreSQL binaries to use
   OPLOG_TEST_IGNORE_INSTALLED=1
                             Use Debian's packages even if PostgreSQL is installed
@@ -70,6 +84,7 @@ enum Task {
     Fuzz(Vec<String>, u64),
     Soak(u64),
     Servers,
+    Bench(Bench),
 }
 
 fn main() -> ExitCode {
@@ -111,6 +126,7 @@ fn parse(words: &[&str]) -> Option<Task> {
             others.is_empty().then_some(Task::Soak(minutes))
         }
         ["servers"] => Some(Task::Servers),
+        ["bench", rest @ ..] => Bench::parse(rest).map(Task::Bench),
         _ => None,
     }
 }
@@ -144,6 +160,7 @@ fn run(task: &Task) -> Result<()> {
         Task::Fuzz(targets, seconds) => fuzz::fuzz(&shell, targets, *seconds),
         Task::Soak(minutes) => soak::soak(&shell, *minutes),
         Task::Servers => server::serve(&shell),
+        Task::Bench(bench) => bench::bench(&shell, bench),
     }
 }
 

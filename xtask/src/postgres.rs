@@ -19,19 +19,43 @@ use crate::shell::{Group, Shell, tail};
 const START_MAX: Duration = Duration::from_secs(60);
 /// Only the name of the socket file: no server of ours listens on the network.
 const PORT: &str = "5432";
-/// Data that nobody keeps needs no care for power failures. The tests open one connection per thread and some
-/// more; JIT would only add its start-up time, and the library for it is large.
-const SETTINGS: &[&str] = &[
-    "listen_addresses=",
-    "port=5432",
-    "fsync=off",
-    "synchronous_commit=off",
-    "full_page_writes=off",
-    "max_connections=200",
-    "jit=off",
-];
+/// What every server of ours has. JIT would only add its start-up time, and the library for it is large.
+const SETTINGS: &[&str] = &["listen_addresses=", "port=5432", "jit=off"];
 
-pub(crate) struct Postgres;
+/// A server and what it is for.
+pub(crate) struct Postgres {
+    variable: &'static str,
+    settings: &'static [&'static str],
+}
+
+impl Postgres {
+    /// Data that nobody keeps needs no care for power failures. The tests open one connection per thread and some
+    /// more.
+    pub(crate) const FOR_TESTS: Self = Self {
+        variable: "OPLOG_TEST_POSTGRES_URL",
+        settings: &[
+            "fsync=off",
+            "synchronous_commit=off",
+            "full_page_writes=off",
+            "max_connections=200",
+        ],
+    };
+
+    /// A commit must cost what it costs. Room for the log keeps checkpoints, which write whole pages again, out of
+    /// a run of some minutes; there is a connection for each thread of each variant.
+    pub(crate) const FOR_BENCHMARKS: Self = Self {
+        variable: "OPLOG_BENCH_POSTGRES_URL",
+        settings: &[
+            "fsync=on",
+            "synchronous_commit=on",
+            "full_page_writes=on",
+            "shared_buffers=512MB",
+            "max_wal_size=8GB",
+            "checkpoint_timeout=1h",
+            "max_connections=500",
+        ],
+    };
+}
 
 impl Engine for Postgres {
     fn name(&self) -> &'static str {
@@ -39,7 +63,7 @@ impl Engine for Postgres {
     }
 
     fn variable(&self) -> &'static str {
-        "OPLOG_TEST_POSTGRES_URL"
+        self.variable
     }
 
     fn start(&self, shell: &Shell) -> Result<Server> {
@@ -62,7 +86,7 @@ impl Engine for Postgres {
         let file = File::create(&log).map_err(cannot("make the server's log"))?;
         let mut command = binaries.command(&folder, "postgres");
         command.arg("-D").arg(&data).arg("-k").arg(folder.private());
-        for setting in SETTINGS {
+        for setting in SETTINGS.iter().chain(self.settings) {
             command.args(["-c", setting]);
         }
         command

@@ -19,7 +19,7 @@ pub(crate) trait Engine {
     fn start(&self, shell: &Shell) -> Result<Server>;
 }
 
-pub(crate) const ENGINES: &[&dyn Engine] = &[&Postgres];
+pub(crate) const ENGINES: &[&dyn Engine] = &[&Postgres::FOR_TESTS];
 
 /// A running server of ours. Dropping it stops it and removes its folder.
 pub(crate) struct Server {

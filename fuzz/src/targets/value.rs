@@ -35,6 +35,7 @@ macro_rules! kinds {
             columns: &[column(Kind::$kind)],
             reserved: &[],
             partial: false,
+            lock_first: false,
         },)*];
     };
 }
