@@ -99,6 +99,9 @@ fn run(arguments: &Arguments) -> Result<()> {
     let start = Instant::now();
     plan.count::<Sqlite>(arguments.sqlite);
     plan.count::<Postgres>(arguments.postgres);
+    if plan.is_empty() {
+        return Err(nothing(arguments));
+    }
     plan.begin();
     if arguments.sqlite {
         plan.about(&Sqlite)?;
@@ -113,9 +116,6 @@ fn run(arguments: &Arguments) -> Result<()> {
         plan.measure(postgres)?;
     }
     let records = plan.records();
-    if records.is_empty() {
-        return Err(nothing(arguments));
-    }
     results::write(&arguments.results, records)?;
     println!(
         "\n{} records in {}, {:.0} s",

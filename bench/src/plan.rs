@@ -144,6 +144,11 @@ impl Plan {
             .count();
     }
 
+    /// Whether nothing is wanted of what was counted.
+    pub fn is_empty(&self) -> bool {
+        self.steps == 0
+    }
+
     /// Measures everything that is wanted of a database and prints a table of each commit mode.
     pub fn measure<E: Engine>(&mut self, engine: &E) -> Result<()> {
         for mode in E::COMMIT_MODES {
