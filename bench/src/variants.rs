@@ -66,6 +66,11 @@ fn insert_one() -> Vec<Variant<Conn>> {
             })
         })
         .in_new_teams(),
+        Variant::logged("logged_insert_row", |at| {
+            at.late().logged_insert_row(at.conn, &at.rows[0])?;
+            Ok(())
+        })
+        .against(&[PLAIN_CACHED, PLAIN_AUTOCOMMIT]),
         Variant::original(|at| original::create(at, insert)),
         Variant::trigger(super::TRIGGER, |at| {
             let At { conn, rows, .. } = at;
@@ -156,6 +161,12 @@ fn update_one() -> Vec<Variant<Conn>> {
                 Ok(())
             })
         }),
+        Variant::logged("logged_update_row", |at| {
+            let new = at.rows[0].aged(at.age);
+            at.late().logged_update_row(at.conn, &at.rows[0], &new)?;
+            Ok(())
+        })
+        .against(&[PLAIN_CACHED, PLAIN_AUTOCOMMIT]),
         Variant::original(|at| original::update(at, |conn, rows, age| update(conn, &rows[0], age))),
         Variant::trigger(super::TRIGGER, |at| {
             let At {
@@ -254,6 +265,11 @@ fn delete_one() -> Vec<Variant<Conn>> {
                 Ok(())
             })
         }),
+        Variant::logged("logged_delete_row", |at| {
+            at.late().logged_delete_row(at.conn, &at.rows[0])?;
+            Ok(())
+        })
+        .against(&[PLAIN_CACHED, PLAIN_AUTOCOMMIT]),
         Variant::original(|at| original::delete(at, |conn, rows| delete(conn, &rows[0]))),
         Variant::trigger(super::TRIGGER, |at| {
             let At { conn, rows, .. } = at;
