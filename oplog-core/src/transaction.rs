@@ -20,6 +20,7 @@
 //! [`CatalogError::TicketModes`]: crate::CatalogError::TicketModes
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
@@ -79,7 +80,8 @@ pub enum TicketMode {
 pub struct Recorder {
     limits: TransactionLimits,
     queue_limits: QueueLimits,
-    metadata: Metadata,
+    // Shared with whoever began the transaction, until it is added to.
+    metadata: Arc<Metadata>,
     named: BTreeMap<Aggregate, TicketMode>,
     // Which entry tells of writes past the log if there is no other.
     witness: Option<Aggregate>,
@@ -98,7 +100,7 @@ pub struct Recorder {
 #[derive(Debug)]
 pub struct Mark {
     lengths: BTreeMap<Aggregate, usize>,
-    metadata: Metadata,
+    metadata: Arc<Metadata>,
     next_ordinal: u32,
     unsettled: u32,
 }
@@ -160,7 +162,11 @@ pub enum RecordError {
 
 impl Recorder {
     /// A recorder of an empty transaction.
-    pub fn new(metadata: Metadata, limits: TransactionLimits, queue_limits: QueueLimits) -> Self {
+    pub fn new(
+        metadata: Arc<Metadata>,
+        limits: TransactionLimits,
+        queue_limits: QueueLimits,
+    ) -> Self {
         Recorder {
             limits,
             queue_limits,
@@ -202,12 +208,12 @@ impl Recorder {
     ///
     /// [`MetadataError`] if the reason can't be stored.
     pub fn unlogged(&mut self, reason: &str) -> Result<(), MetadataError> {
-        self.metadata.push_reserved(UNLOGGED_KEY, reason)
+        Arc::make_mut(&mut self.metadata).push_reserved(UNLOGGED_KEY, reason)
     }
 
     /// The metadata that every entry of the transaction will carry.
     pub fn metadata(&mut self) -> &mut Metadata {
-        &mut self.metadata
+        Arc::make_mut(&mut self.metadata)
     }
 
     /// A write statement is about to be sent. Until [`settled`](Self::settled) the transaction is
@@ -344,7 +350,7 @@ impl Recorder {
                 .iter()
                 .map(|(name, queue)| (name.clone(), queue.len()))
                 .collect(),
-            metadata: self.metadata.clone(),
+            metadata: Arc::clone(&self.metadata),
             next_ordinal: self.next_ordinal,
             unsettled: self.unsettled,
         }

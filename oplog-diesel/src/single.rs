@@ -1,5 +1,7 @@
 //! Writes of one row that is known beforehand, for which one statement is enough.
 
+use std::sync::Arc;
+
 use diesel::Connection;
 use diesel::query_dsl::methods::LoadQuery;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
@@ -203,7 +205,7 @@ impl TransactionBuilder<'_> {
         }
         let oplog = self.oplog();
         let mut recorder = Recorder::new(
-            self.given_metadata().clone(),
+            Arc::clone(self.given_metadata()),
             oplog.transaction_limits(),
             QueueLimits::default(),
         );

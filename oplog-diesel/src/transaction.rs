@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::thread;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -25,7 +26,7 @@ use crate::{Error, Oplog, Retry};
 pub struct TransactionBuilder<'o> {
     oplog: &'o Oplog,
     named: Vec<Aggregate>,
-    metadata: Metadata,
+    metadata: Arc<Metadata>,
     nested: bool,
     // The first mistake, kept until there is somebody to tell.
     mistake: Option<Error>,
@@ -59,7 +60,7 @@ impl<'o> TransactionBuilder<'o> {
         &self.named
     }
 
-    pub(crate) fn given_metadata(&self) -> &Metadata {
+    pub(crate) fn given_metadata(&self) -> &Arc<Metadata> {
         &self.metadata
     }
 
@@ -72,7 +73,7 @@ impl<'o> TransactionBuilder<'o> {
         TransactionBuilder {
             oplog,
             named: Vec::new(),
-            metadata: Metadata::new(),
+            metadata: Arc::default(),
             nested: false,
             mistake: None,
         }
@@ -130,7 +131,7 @@ impl<'o> TransactionBuilder<'o> {
     /// # Ok::<(), oplog_diesel::Error>(())
     /// ```
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        if let Err(error) = self.metadata.push(key, value) {
+        if let Err(error) = Arc::make_mut(&mut self.metadata).push(key, value) {
             self.mistake.get_or_insert(error.into());
         }
         self
@@ -138,7 +139,7 @@ impl<'o> TransactionBuilder<'o> {
 
     /// Adds a key without a value to the metadata.
     pub fn metadata_key(mut self, key: impl Into<String>) -> Self {
-        if let Err(error) = self.metadata.push_key(key) {
+        if let Err(error) = Arc::make_mut(&mut self.metadata).push_key(key) {
             self.mistake.get_or_insert(error.into());
         }
         self
@@ -294,7 +295,7 @@ impl<'o> TransactionBuilder<'o> {
         };
         let limits = self.oplog.transaction_limits();
         let mut progress = Progress {
-            recorder: Recorder::new(self.metadata.clone(), limits, QueueLimits::default()),
+            recorder: Recorder::new(Arc::clone(&self.metadata), limits, QueueLimits::default()),
             retry: None,
             oplog: self.oplog.clone(),
             rereads: Rereads::default(),
