@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use oplog_core::{Aggregate, Message, Op, RowError, RowValues, TypeDef, Value, encode_columns};
 
 use crate::backend::LogBackend;
-use crate::by_key::{self, Ends, key_of};
+use crate::by_key::{self, Ends, Numbered, key_of};
 use crate::catalogue::{KeyAction, KeyColumn};
 use crate::check::Catalogue;
 use crate::connection::LogConnection;
@@ -371,8 +371,7 @@ impl<DB: LogBackend> Below<DB> {
     {
         let oplog = progress.oplog.clone();
         let mut changes: HashMap<usize, Vec<(usize, Value<'static>)>> = HashMap::new();
-        let mut expected: BTreeMap<&'static str, Vec<(usize, Box<dyn AnyRow<DB>>)>> =
-            BTreeMap::new();
+        let mut expected: BTreeMap<&'static str, Vec<Numbered<DB>>> = BTreeMap::new();
         // Parents first: what changes in a row may change the rows below it in turn.
         for node in self.order.iter().rev().filter(|node| moved.contains(node)) {
             let Node {

@@ -5,8 +5,8 @@
 //! transaction and the database differ about a row, a message is put in between that leads from one
 //! to the other: before a statement's own message, and at the close for every row.
 //!
-//! What the log says about a row is read from the messages that wait for the close, and only the
-//! keys and the places of those are kept beside them.
+//! What the log says about a row is read from the messages that wait for the close. Only the keys
+//! and places of those are kept beside them, and the rows that are watched.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -17,7 +17,7 @@ use crate::by_key::{self, key_of};
 use crate::connection::LogConnection;
 use crate::replay::AnyRow;
 use crate::tx::Progress;
-use crate::{Error, Retry, Triggers};
+use crate::{Error, Oplogged, Retry, Triggers};
 
 /// What a transaction knows about the rows that it wrote.
 #[derive(Debug, Default)]
@@ -29,18 +29,27 @@ pub(crate) struct Rereads {
     /// Where the last message of each row is. Absent if it is to be made from the messages.
     index: Option<HashMap<Key, Place>>,
     next_rank: usize,
+    /// Rows that were read because triggers may change them, though no statement does.
+    watched: Vec<(Key, Message)>,
 }
 
 /// A row: the stored name of its type, and its primary key in the bytes it has in the log.
 type Key = (&'static str, Vec<u8>);
 
-/// A message that waits for the close.
+/// Where it stands what the log says about a row.
 #[derive(Clone, Debug)]
 struct Place {
-    aggregate: Aggregate,
-    index: usize,
+    of: Source,
     /// Rows in the order in which they were written last.
     rank: usize,
+}
+
+#[derive(Clone, Debug)]
+enum Source {
+    /// In a message that waits for the close.
+    Message { aggregate: Aggregate, index: usize },
+    /// Among the rows that are watched.
+    Watched(usize),
 }
 
 /// Rows that are read again by one statement at most.
@@ -62,8 +71,14 @@ impl Rereads {
         self.is_stale = true;
     }
 
+    /// The point to which [`rollback_to`](Self::rollback_to) goes back.
+    pub fn mark(&self) -> usize {
+        self.watched.len()
+    }
+
     /// Messages were taken back.
-    pub fn forget(&mut self) {
+    pub fn rollback_to(&mut self, mark: usize) {
+        self.watched.truncate(mark);
         self.index = None;
     }
 }
@@ -84,9 +99,7 @@ impl Progress {
         }
         let def = self.def(message)?;
         let found = before(def, message)?;
-        // A statement that creates a row found none.
-        let of_row = message.values(def)?;
-        let key = (def.type_name, key_of(def, |index| value(&of_row, index)));
+        let key = self.key(message)?;
         let Some(last) = self.last(&key)? else {
             return Ok(());
         };
@@ -113,17 +126,36 @@ impl Progress {
     }
 
     fn note(&mut self, aggregate: Aggregate, index: usize, message: &Message) -> Result<(), Error> {
-        let def = self.def(message)?;
-        let row = message.values(def)?;
-        let key = (def.type_name, key_of(def, |index| value(&row, index)));
-        let place = Place {
-            aggregate,
-            index,
-            rank: self.rereads.next_rank,
-        };
+        let key = self.key(message)?;
+        self.place(key, Source::Message { aggregate, index });
+        Ok(())
+    }
+
+    fn place(&mut self, key: Key, of: Source) {
+        let rank = self.rereads.next_rank;
         self.rereads.next_rank += 1;
         let places = self.rereads.index.get_or_insert_default();
-        places.insert(key, place);
+        places.insert(key, Place { of, rank });
+    }
+
+    fn key(&self, message: &Message) -> Result<Key, Error> {
+        let def = self.def(message)?;
+        let row = message.values(def)?;
+        Ok((def.type_name, key_of(def, |index| value(&row, index))))
+    }
+
+    /// From now on, what triggers do to this row is logged, though no statement writes it.
+    pub fn watch<M: Oplogged>(&mut self, row: &M) -> Result<(), Error> {
+        self.rereads.is_on = true;
+        self.rereads.is_stale = true;
+        self.build_index()?;
+        let image = Message::create(row);
+        let key = self.key(&image)?;
+        let places = self.rereads.index.as_ref();
+        if places.is_none_or(|places| !places.contains_key(&key)) {
+            self.place(key.clone(), Source::Watched(self.rereads.watched.len()));
+            self.rereads.watched.push((key, image));
+        }
         Ok(())
     }
 
@@ -132,6 +164,10 @@ impl Progress {
             return Ok(());
         }
         self.rereads.index = Some(HashMap::new());
+        for at in 0..self.rereads.watched.len() {
+            let (key, _) = &self.rereads.watched[at];
+            self.place(key.clone(), Source::Watched(at));
+        }
         for (aggregate, index) in self.recorder.places() {
             if let Some(message) = self.recorder.message(&aggregate, index)? {
                 self.note(aggregate, index, &message)?;
@@ -140,14 +176,21 @@ impl Progress {
         Ok(())
     }
 
-    /// The last message of a row.
+    /// The last message of a row, or one that stands for what a watched row was.
     fn last(&mut self, key: &Key) -> Result<Option<Message>, Error> {
         self.build_index()?;
         let places = self.rereads.index.as_ref();
-        match places.and_then(|places| places.get(key)) {
-            Some(place) => Ok(self.recorder.message(&place.aggregate, place.index)?),
-            None => Ok(None),
-        }
+        let place = places.and_then(|places| places.get(key));
+        Ok(match place.map(|place| &place.of) {
+            Some(Source::Message { aggregate, index }) => {
+                self.recorder.message(aggregate, *index)?
+            }
+            Some(Source::Watched(at)) => {
+                let watched = self.rereads.watched.get(*at);
+                watched.map(|(_, image)| image.clone())
+            }
+            None => None,
+        })
     }
 
     fn def(&self, message: &Message) -> Result<&'static TypeDef, Error> {

@@ -416,6 +416,62 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         })
     }
 
+    /// Notes a row that triggers may change in this transaction though no statement of it does, such
+    /// as a total: it is read and locked, and what has become of it by the close is logged. Gives the
+    /// row as it is.
+    ///
+    /// The row is found by the model's primary key alone. Rows that the transaction itself writes
+    /// need no watching if the model whose triggers fire declares `triggers = "reread"`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`] with [`NotFound`](diesel::result::Error::NotFound) if there is no such
+    /// row, or if the statement fails.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::{*, Posting as _, postings as _};
+    /// # let (mut conn, oplog, alice) = open_with_alice();
+    /// # diesel::table! {
+    /// #     postings (id) { id -> BigInt, account_id -> BigInt, amount -> BigInt }
+    /// # }
+    /// # #[derive(Queryable, Oplogged)]
+    /// # #[diesel(table_name = postings)]
+    /// # #[oplog(type_name = "posting", aggregate = "account", root = account_id, triggers = "reread")]
+    /// # struct Posting { #[oplog(tag = 1)] id: i64, #[oplog(tag = 2)] account_id: i64, #[oplog(tag = 3)] amount: i64 }
+    /// diesel::sql_query(
+    ///     "CREATE TRIGGER balance AFTER INSERT ON postings BEGIN
+    ///          UPDATE accounts SET balance = balance + NEW.amount WHERE id = NEW.account_id;
+    ///      END",
+    /// )
+    /// .execute(&mut conn)?;
+    /// oplog.transaction(&mut conn, |tx| {
+    ///     tx.watch(&alice)?;
+    ///     tx.logged_insert::<Posting, _>((postings::account_id.eq(alice.id), postings::amount.eq(7)))
+    /// })?;
+    /// oplog.replay(&mut conn).into_suffix("_replay")?;
+    /// # diesel::table! {
+    /// #     accounts_replay (id) { id -> BigInt, balance -> BigInt }
+    /// # }
+    /// assert_eq!(accounts_replay::table.select(accounts_replay::balance).first(&mut conn), Ok(7_i64));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn watch<'q, 'm, M>(&mut self, model: &'m M) -> Result<M, Error>
+    where
+        M: Oplogged + Bindable<C::Backend>,
+        Before<M, ByKeys<One<'m, M>>>: LoadQuery<'q, C, M>,
+    {
+        let row: Before<M, ByKeys<One<'m, M>>> = Locking {
+            from: M::Table::default().from_clause(),
+            filter: ByKeys(std::slice::from_ref(model)),
+            columns: M::columns(),
+        };
+        let row = only_row_or_none(self.load(row)?)?;
+        self.progress.watch(&row)?;
+        Ok(row)
+    }
+
     /// Runs a `SELECT` and returns its rows. Anything else does not compile.
     ///
     /// # Errors
@@ -488,6 +544,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         F: FnOnce(&mut Tx<'_, C>) -> Result<T, E>,
     {
         let mark = self.progress.recorder.mark();
+        let watched = self.progress.rereads.mark();
         // Poisoned until the database has confirmed which way the savepoint ended.
         self.progress.recorder.sending();
         AnsiTransactionManager::begin_transaction(self.conn)
@@ -510,7 +567,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         AnsiTransactionManager::rollback_transaction(self.conn)
             .map_err(Error::store("going back to a savepoint"))?;
         self.progress.recorder.rollback_to(mark);
-        self.progress.rereads.forget();
+        self.progress.rereads.rollback_to(watched);
         Err(error)
     }
 
