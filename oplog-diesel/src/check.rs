@@ -93,6 +93,9 @@ pub enum Cause {
         /// Why it can't be taken care of, if it can't.
         problem: Option<CascadeProblem>,
     },
+    /// A constraint of SQLite says `ON CONFLICT REPLACE`: an insert or update deletes the rows that
+    /// are in its way. What it deletes can't be logged.
+    ReplacingConstraint,
     /// A column is computed from others. There is nothing to declare: the database returns what it
     /// computed.
     GeneratedColumn {
@@ -225,6 +228,11 @@ impl fmt::Display for SideEffect {
                     _ => Ok(()),
                 }
             }
+            Cause::ReplacingConstraint => write!(
+                f,
+                "table `{table}`: a constraint with ON CONFLICT REPLACE deletes rows that are in the \
+                 way of others, and that can't be logged; make the table anew without it"
+            ),
             Cause::GeneratedColumn { column } => write!(
                 f,
                 "table `{table}`: the column `{column}` is generated; there is nothing to declare"
@@ -259,6 +267,7 @@ pub(crate) struct Logged {
     pub triggers: Vec<Trigger>,
     /// Columns that are computed from others.
     generated: Vec<String>,
+    replaces_rows: bool,
 }
 
 impl Catalogue {
@@ -280,6 +289,8 @@ impl Catalogue {
             }
             let triggers = C::Backend::table_triggers(conn, &full)
                 .map_err(Error::store("reading the triggers of a table"))?;
+            let replaces_rows = C::Backend::replaces_rows(conn, &full)
+                .map_err(Error::store("reading the constraints of a table"))?;
             let generated = C::Backend::table_columns(conn, &full)
                 .map_err(Error::store("reading the columns of a table"))?
                 .into_iter()
@@ -294,6 +305,7 @@ impl Catalogue {
                     models,
                     triggers,
                     generated,
+                    replaces_rows,
                 },
             );
         }
@@ -308,6 +320,14 @@ impl Catalogue {
         let mut side_effects = Vec::new();
         for table in self.tables.values() {
             side_effects.extend(table.triggers.iter().map(|trigger| table.trigger(trigger)));
+            if table.replaces_rows {
+                side_effects.push(SideEffect {
+                    table: table.name.to_string(),
+                    cause: Cause::ReplacingConstraint,
+                    silent_models: Vec::new(),
+                    is_declared: false,
+                });
+            }
             side_effects.extend(table.generated.iter().map(|column| SideEffect {
                 table: table.name.to_string(),
                 cause: Cause::GeneratedColumn {

@@ -958,6 +958,38 @@ fn a_tree_goes_from_its_leaves() {
     shop.check();
 }
 
+/// Several rows that refer to each other get other keys at once, with nothing else below.
+#[test]
+fn a_tree_gets_other_keys() {
+    let mut shop = Shop::new();
+    let folder = |id, parent_id| Folder { id, parent_id };
+    shop.run(|tx| {
+        let mut folders = vec![folder(1, None), folder(100, None)];
+        folders.extend((2..10).map(|id| folder(id, Some(id - 1))));
+        tx.logged_insert_many::<Folder, _>(folders)
+    })
+    .unwrap();
+    shop.news();
+    shop.run(|tx| {
+        let all = folders::table.filter(folders::id.lt(100));
+        let by = (
+            folders::id.eq(folders::id + 50),
+            folders::parent_id.eq(folders::parent_id + 50),
+        );
+        tx.logged_update_where::<Folder, _, _>(all, by)
+    })
+    .unwrap();
+    let news = brief(shop.news());
+    assert_eq!(news.len(), 2 * 9, "{news:#?}");
+    let at = |id: i64| {
+        news.iter()
+            .position(|line| *line == format!("delete items folder {id}"))
+            .unwrap()
+    };
+    assert!((1..9).all(|id| at(id + 1) < at(id)));
+    shop.check();
+}
+
 #[test]
 fn a_circle_is_refused() {
     let mut shop = Shop::new();

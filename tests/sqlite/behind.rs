@@ -4,7 +4,7 @@ use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use oplog_diesel::{Error, TargetError};
 
-use crate::behind::{Crate, Customer, Shelf, Shop, customers, fill, furnish, shelves};
+use crate::behind::{Crate, Customer, Shelf, Shop, customers, fill, furnish, refused, shelves};
 use crate::db::Db;
 use crate::fixture::count;
 
@@ -13,12 +13,38 @@ use crate::fixture::count;
 fn where_keys_do_not_act_nothing_is_said_to_go_along() {
     let mut shop = Shop::new();
     let ann = fill(&mut shop);
-    shop.conn
-        .batch_execute("PRAGMA foreign_keys = OFF")
-        .unwrap();
-    shop.run(|tx| tx.logged_delete(&ann)).unwrap();
+    let mut conn = shop.db.connect();
+    conn.batch_execute("PRAGMA foreign_keys = OFF").unwrap();
+    let delete = |conn| {
+        let transaction = shop.oplog.metadata("keys", "off");
+        transaction.transaction::<_, _, Error, _>(conn, |tx| tx.logged_delete(&ann))
+    };
+    delete(&mut conn).unwrap();
     assert_eq!(shop.news().len(), 1);
     assert_eq!(count(&mut shop.conn, "orders"), 3);
+    shop.oplog.replay(&mut conn).into_suffix("_off").unwrap();
+    assert_eq!(count(&mut conn, "orders_off"), 3);
+}
+
+/// A row that moves where keys do not act must be able to do so where they do.
+#[test]
+fn rows_move_where_keys_do_not_act() {
+    let mut shop = Shop::new();
+    furnish(&mut shop);
+    let mut conn = shop.db.connect();
+    conn.batch_execute("PRAGMA foreign_keys = OFF").unwrap();
+    let shelf: Shelf = shelves::table
+        .find(2)
+        .select(Shelf::as_select())
+        .first(&mut conn)
+        .unwrap();
+    let transaction = shop.oplog.metadata("keys", "off");
+    transaction
+        .transaction::<_, _, Error, _>(&mut conn, |tx| {
+            tx.logged_update(&shelf, shelves::room.eq(9))
+        })
+        .unwrap();
+    assert_eq!(shop.news().len(), 2 * 3);
     shop.check();
 }
 
@@ -63,6 +89,27 @@ fn rows_that_refer_in_other_letters_go_along() {
         "{news:#?}"
     );
     shop.check();
+}
+
+#[test]
+fn constraints_that_replace_rows_are_refused() {
+    let lines = refused(
+        "DROP TABLE everything;
+         DROP TABLE settings;
+         CREATE TABLE settings (
+             section TEXT NOT NULL,
+             name TEXT NOT NULL,
+             value BLOB UNIQUE ON CONFLICT REPLACE,
+             PRIMARY KEY (section, name)
+         )",
+    );
+    assert_eq!(
+        lines,
+        [
+            "table `settings`: a constraint with ON CONFLICT REPLACE deletes rows that are in the way of \
+          others, and that can't be logged; make the table anew without it"
+        ]
+    );
 }
 
 /// A trigger of the connection alone, which no declaration is about, can't be switched off without a

@@ -7,7 +7,7 @@ CREATE TABLE clerks (
 CREATE TABLE customers (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL,
-    loud TEXT NOT NULL GENERATED ALWAYS AS (upper(name)) STORED,
+    loud TEXT NOT NULL GENERATED ALWAYS AS (upper(name)) VIRTUAL,
     version BIGINT NOT NULL DEFAULT 1,
     updated_at BIGINT NOT NULL DEFAULT 0
 );

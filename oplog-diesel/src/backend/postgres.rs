@@ -278,6 +278,13 @@ impl LogBackend for Pg {
         Ok(joined(columns))
     }
 
+    fn replaces_rows<C>(_conn: &mut C, _table: &TableName) -> QueryResult<bool>
+    where
+        C: LogConnection<Backend = Self>,
+    {
+        Ok(false)
+    }
+
     fn keys_act<C>(_conn: &mut C) -> QueryResult<bool>
     where
         C: LogConnection<Backend = Self>,
