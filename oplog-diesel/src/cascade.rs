@@ -758,7 +758,7 @@ impl<C: LogConnection> Tx<'_, C> {
         let kept: HashSet<Vec<u8>> = before
             .iter()
             .map(|row| (key_bytes(row), row))
-            .filter(|(key, row)| stored.get(key).is_some_and(|after| is_same(row, *after)))
+            .filter(|(key, row)| stored.get(key).is_some_and(|after| is_same(row, after)))
             .map(|(key, _)| key)
             .collect();
         // Each before the rows that it refers to. When they come back, their order does not matter:

@@ -519,8 +519,9 @@
 //! became which must be known: a statement that moves several rows that have others below to other
 //! keys is [`Error::Moved`].
 //!
-//! Triggers must not change primary keys, nor write logged rows of which the transaction knows
-//! nothing. Nobody can find out about that; a later change of such a row stops a replay.
+//! Triggers must not change primary keys, nor the root of rows with others below them, nor write
+//! logged rows of which the transaction knows nothing. Nobody can find out about that; a later change
+//! of such a row stops a replay.
 //!
 //! Triggers of the target of a [replay](Replay::into_database) that its models declare are switched off
 //! while it runs; others are refused.

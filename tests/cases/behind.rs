@@ -430,6 +430,38 @@ fn everything_undeclared_is_refused_at_once() {
     assert_eq!(lines, expected);
 }
 
+/// A row that would get another key, or another parent for those below it, could not be followed.
+#[test]
+fn keys_that_set_what_rows_are_found_by_are_refused() {
+    let db = Db::with_side_effects();
+    let mut conn = db.connect();
+    conn.batch_execute(
+        "DROP TABLE remarks; DROP TABLE lines;
+         CREATE TABLE lines (
+             order_id BIGINT NOT NULL DEFAULT 1 REFERENCES orders (id) ON DELETE SET DEFAULT,
+             number INTEGER NOT NULL,
+             amount BIGINT NOT NULL,
+             customer_id BIGINT UNIQUE REFERENCES customers (id) ON DELETE SET NULL,
+             PRIMARY KEY (order_id, number)
+         );
+         CREATE TABLE remarks (
+             id BIGINT PRIMARY KEY,
+             order_id BIGINT REFERENCES lines (customer_id) ON UPDATE CASCADE,
+             number INTEGER,
+             remark TEXT NOT NULL
+         )",
+    )
+    .unwrap();
+    let error = builder(&db).open(&mut conn).unwrap_err();
+    let lines = undeclared(&error);
+    assert_eq!(lines.len(), 2, "{error}");
+    let end = "; give the key another action: it sets a column by which rows of `lines` are found or \
+               referred to";
+    assert!(lines.iter().all(|line| line.ends_with(end)), "{error}");
+    assert!(lines[0].starts_with("table `customers`"), "{error}");
+    assert!(lines[1].starts_with("table `orders`"), "{error}");
+}
+
 /// A table may be left out of the log on purpose, but not if a logged statement reaches logged rows
 /// through it.
 #[test]

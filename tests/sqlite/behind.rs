@@ -24,6 +24,20 @@ fn where_keys_do_not_act_nothing_is_said_to_go_along() {
     assert_eq!(count(&mut shop.conn, "orders"), 3);
     shop.oplog.replay(&mut conn).into_suffix("_off").unwrap();
     assert_eq!(count(&mut conn, "orders_off"), 3);
+    // Where they do, rows that the log has would go.
+    let error = shop
+        .oplog
+        .replay(&mut shop.conn)
+        .into_suffix("_on")
+        .unwrap_err();
+    let Error::Target {
+        table,
+        what: TargetError::Rows { expected, found },
+    } = error
+    else {
+        panic!("{error:?}");
+    };
+    assert_eq!((table.as_str(), expected, found), ("lines_on", 6, 2));
 }
 
 /// A row that moves where keys do not act must be able to do so where they do.

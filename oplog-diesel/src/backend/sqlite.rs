@@ -218,6 +218,7 @@ impl LogBackend for Sqlite {
                     columns: vec![KeyColumn {
                         child: text(row, 3)?,
                         parent: text(row, 4)?,
+                        is_set: true,
                     }],
                     on_delete: action(&text(row, 5)?),
                     on_update: action(&text(row, 6)?),
