@@ -1,5 +1,6 @@
 //! What the tests of all backends share: the tables, their models, and fresh databases.
 
+pub mod behind;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 pub mod schema;
