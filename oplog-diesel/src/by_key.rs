@@ -149,13 +149,16 @@ pub(crate) struct Ends<'a> {
     pub deletes: bool,
 }
 
+/// A row with a number that tells what it belongs to.
+pub(crate) type Numbered<DB> = (usize, Box<dyn AnyRow<DB>>);
+
 /// Reads and locks the rows that refer to these parents, each with the index of its parent.
 pub(crate) fn children<C>(
     conn: &mut C,
     ends: &Ends<'_>,
     parents: &[&dyn AnyRow<C::Backend>],
     ops: &dyn TableOps<C::Backend>,
-) -> QueryResult<Vec<(usize, Box<dyn AnyRow<C::Backend>>)>>
+) -> QueryResult<Vec<Numbered<C::Backend>>>
 where
     C: LogConnection,
 {

@@ -7,19 +7,28 @@
 //! nothing to act upon.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::rc::Rc;
 
-use oplog_core::{Aggregate, Message, Op, RowError, RowValues, TypeDef, Value, encode_columns};
+use diesel::QueryResult;
+use diesel::query_builder::QueryFragment;
+use diesel::query_dsl::methods::LoadQuery;
+use diesel::query_source::QuerySource;
+use oplog_core::{
+    Aggregate, LogRow, Message, Op, RowError, RowValues, TypeDef, Value, encode_columns,
+};
 
 use crate::backend::LogBackend;
-use crate::by_key::{self, Ends, key_of};
+use crate::bind::Bindable;
+use crate::by_key::{self, Ends, Numbered, key_of};
 use crate::catalogue::{KeyAction, KeyColumn};
 use crate::check::Catalogue;
 use crate::connection::LogConnection;
+use crate::dml::{BeforeDelete, ByKeys, Delete, Deleted, Locking, Many, Returning};
 use crate::model::Model;
 use crate::replay::{AnyRow, TableName};
 use crate::reread::steps;
-use crate::tx::Progress;
-use crate::{Cascade, Error};
+use crate::tx::{Progress, Tx, key_bytes, keys_max};
+use crate::{Cascade, Error, Oplogged};
 
 /// The foreign keys among logged tables, by the stored name of the type that they refer to.
 #[derive(Debug, Default)]
@@ -50,6 +59,8 @@ pub(crate) struct Below<DB: LogBackend> {
     nodes: Vec<Node<DB>>,
     /// Those that go, each before the rows that it refers to.
     order: Vec<usize>,
+    /// Whether foreign keys act on this connection.
+    keys_act: bool,
 }
 
 struct Node<DB: LogBackend> {
@@ -122,6 +133,12 @@ impl Cascades {
             is_identity || keys.iter().any(acts)
         })
     }
+
+    /// Whether rows that refer to a row of this type move with it.
+    fn follows(&self, def: &'static TypeDef) -> bool {
+        let mut keys = self.of(def.type_name).iter();
+        keys.any(|key| key.follows(Purpose::Move).0)
+    }
 }
 
 impl Key {
@@ -147,6 +164,21 @@ impl Key {
 }
 
 impl<DB: LogBackend> Below<DB> {
+    /// Rows with nothing below them that is of interest.
+    fn alone(def: &'static TypeDef, rows: usize) -> Self {
+        let nodes = (0..rows).map(|at| Node {
+            def,
+            row: NodeRow::Own(at),
+            goes: true,
+            children: Vec::new(),
+        });
+        Below {
+            nodes: nodes.collect(),
+            order: (0..rows).collect(),
+            keys_act: false,
+        }
+    }
+
     /// Finds and locks the rows below these, which must be locked already so that nobody makes
     /// others refer to them meanwhile.
     pub fn find<C>(
@@ -160,21 +192,17 @@ impl<DB: LogBackend> Below<DB> {
         C: LogConnection<Backend = DB>,
     {
         let oplog = progress.oplog.clone();
-        let mut nodes: Vec<Node<DB>> = Vec::with_capacity(own.len());
+        let Below { mut nodes, .. } = Self::alone(def, own.len());
         let mut known: HashMap<(&'static str, Vec<u8>), usize> = HashMap::new();
         for (at, row) in own.iter().enumerate() {
             let key = key_of(def, |index| row.value(index));
             known.insert((def.type_name, key), at);
-            nodes.push(Node {
-                def,
-                row: NodeRow::Own(at),
-                goes: true,
-                children: Vec::new(),
-            });
         }
-        let act = DB::keys_act(conn)
+        let keys_act = DB::keys_act(conn)
             .map_err(|error| progress.failed("asking whether foreign keys act", error))?;
-        let mut waiting: Vec<usize> = match act {
+        // Where they do not, nothing goes with a deleted row. But a row that moves must still be
+        // able to do so on a target where they do.
+        let mut waiting: Vec<usize> = match keys_act || purpose == Purpose::Move {
             true => (0..nodes.len()).collect(),
             false => Vec::new(),
         };
@@ -236,7 +264,11 @@ impl<DB: LogBackend> Below<DB> {
         let order = children_first(&nodes).ok_or(Error::CascadeCircle {
             type_name: def.type_name,
         })?;
-        Ok(Below { nodes, order })
+        Ok(Below {
+            nodes,
+            order,
+            keys_act,
+        })
     }
 
     /// The rows of the statement itself, by their indexes, each before those that it refers to.
@@ -292,58 +324,69 @@ impl<DB: LogBackend> Below<DB> {
         record_run(progress, went.collect())
     }
 
-    /// Logs rows that moved, with all rows below them: that they went and that they came back. `own`
-    /// gives each of the statement's own rows before and after, if it moved.
+    /// Which of the statement's own rows go and come if these of them move: they and those below.
+    pub fn moving(&self, moves: &HashSet<usize>) -> HashSet<usize> {
+        let own = |node: usize| match self.nodes[node].row {
+            NodeRow::Own(at) => Some(at),
+            NodeRow::Victim(..) => None,
+        };
+        self.moved(moves).into_iter().filter_map(own).collect()
+    }
+
+    /// Logs that rows moved: that they and all below them went, and came back. `moves` are those of
+    /// the statement's own rows that moved, `own` gives each of them before and after.
     pub fn record_moved<'r, C>(
         self,
         conn: &mut C,
         progress: &mut Progress,
+        moves: &HashSet<usize>,
         own: impl Fn(usize) -> Option<(&'r dyn AnyRow<DB>, &'r dyn AnyRow<DB>)>,
     ) -> Result<(), Error>
     where
         C: LogConnection<Backend = DB>,
         DB: 'r,
     {
-        let moved = self.moved(&own);
+        let moved = self.moved(moves);
         let after = self.after(conn, progress, &moved, &own)?;
         let order = || self.order.iter().filter(|node| moved.contains(node));
+        // One row alone that has another key now leaves nothing behind that could refer to it.
+        let has_new_key = |node: &usize| match self.nodes[*node].row {
+            NodeRow::Own(at) => own(at).is_some_and(|(before, after)| {
+                let def = self.nodes[*node].def;
+                let key = |row: &dyn AnyRow<DB>| key_of(def, |index| row.value(index));
+                key(before) != key(after)
+            }),
+            NodeRow::Victim(..) => false,
+        };
+        let is_alone = moved.len() == 1 && moved.iter().all(has_new_key);
+        let (delete, create) = match is_alone {
+            true => (Op::Delete, Op::Create),
+            false => (Op::DeleteItems, Op::CreateItems),
+        };
         let mut run = Vec::new();
         for node in order() {
             let Node { def, row, .. } = &self.nodes[*node];
-            match row {
-                NodeRow::Own(at) => {
-                    run.extend(own(*at).map(|(before, _)| step(Op::DeleteItems, def, before)));
-                }
-                NodeRow::Victim(_, before) => run.push(step(Op::DeleteItems, def, &**before)),
-            }
+            let before = match row {
+                NodeRow::Own(at) => own(*at).map(|(before, _)| before),
+                NodeRow::Victim(_, before) => Some(&**before),
+            };
+            run.extend(before.map(|row| step(delete, def, row)));
         }
         for node in order().rev() {
             let Node { def, row, .. } = &self.nodes[*node];
-            match row {
-                NodeRow::Own(at) => {
-                    run.extend(own(*at).map(|(_, after)| step(Op::CreateItems, def, after)));
-                }
-                NodeRow::Victim(..) => {
-                    let after = after
-                        .get(node)
-                        .map(|row| step(Op::CreateItems, def, &**row));
-                    run.extend(after);
-                }
-            }
+            let after = match row {
+                NodeRow::Own(at) => own(*at).map(|(_, after)| after),
+                NodeRow::Victim(..) => after.get(node).map(|row| &**row),
+            };
+            run.extend(after.map(|row| step(create, def, row)));
         }
         record_run(progress, run)
     }
 
     /// The rows of the statement itself that moved, and all below them.
-    fn moved<'r>(
-        &self,
-        own: &impl Fn(usize) -> Option<(&'r dyn AnyRow<DB>, &'r dyn AnyRow<DB>)>,
-    ) -> HashSet<usize>
-    where
-        DB: 'r,
-    {
+    fn moved(&self, moves: &HashSet<usize>) -> HashSet<usize> {
         let has_moved = |node: &usize| match self.nodes[*node].row {
-            NodeRow::Own(at) => own(at).is_some(),
+            NodeRow::Own(at) => moves.contains(&at),
             NodeRow::Victim(..) => false,
         };
         let mut moved = HashSet::new();
@@ -371,8 +414,7 @@ impl<DB: LogBackend> Below<DB> {
     {
         let oplog = progress.oplog.clone();
         let mut changes: HashMap<usize, Vec<(usize, Value<'static>)>> = HashMap::new();
-        let mut expected: BTreeMap<&'static str, Vec<(usize, Box<dyn AnyRow<DB>>)>> =
-            BTreeMap::new();
+        let mut expected: BTreeMap<&'static str, Vec<Numbered<DB>>> = BTreeMap::new();
         // Parents first: what changes in a row may change the rows below it in turn.
         for node in self.order.iter().rev().filter(|node| moved.contains(node)) {
             let Node {
@@ -381,7 +423,7 @@ impl<DB: LogBackend> Below<DB> {
             let changed = changes.remove(node).unwrap_or_default();
             let keys = oplog.cascades().of(def.type_name);
             let mut pass_on = |before: &dyn AnyRow<DB>, after: &dyn AnyRow<DB>| {
-                for (child, key) in children {
+                for (child, key) in children.iter().filter(|_| self.keys_act) {
                     let changes = changes.entry(*child).or_default();
                     changes.extend(keys[*key].changes(def, before, after));
                 }
@@ -464,6 +506,296 @@ impl<DB: LogBackend> NodeRow<DB> {
             NodeRow::Victim(_, row) => &**row,
         }
     }
+}
+
+impl<C: LogConnection> Tx<'_, C> {
+    /// Whether deleting rows of `M` may do something to others that is to be logged.
+    pub(crate) fn cascades<M: Oplogged>(&self) -> bool {
+        let oplog = &self.progress.oplog;
+        M::CASCADE == Cascade::Log && !oplog.cascades().of(M::DEF.type_name).is_empty()
+    }
+
+    /// Deletes the rows of a filter together with what foreign keys delete and change with them.
+    ///
+    /// All of it is read and locked first, and logged in an order in which every row goes before the
+    /// rows that it refers to: on the target of a replay, foreign keys then find nothing to do.
+    pub(crate) fn delete_cascading<'q, M, W>(
+        &mut self,
+        filter: W,
+        message: fn(&M) -> Message,
+    ) -> Result<Vec<M>, Error>
+    where
+        M: Oplogged + Bindable<C::Backend>,
+        BeforeDelete<M, W>: LoadQuery<'q, C, M>,
+        Deleted<M, ByKeys<Many<M>>>: LoadQuery<'q, C, M>,
+    {
+        let before: BeforeDelete<M, W> = Locking {
+            from: M::Table::default().from_clause(),
+            filter,
+            columns: M::columns(),
+        };
+        let rows = self.load(before)?;
+        if rows.is_empty() {
+            return Ok(rows);
+        }
+        let own: Vec<&dyn AnyRow<C::Backend>> = rows.iter().map(|row| row as _).collect();
+        let below = Below::find(self.conn, self.progress, M::DEF, &own, Purpose::Delete)?;
+        // Rows that go with others of the same statement are deleted before them.
+        let order: Vec<usize> = below.own().collect();
+        let mut rows: Vec<Option<M>> = rows.into_iter().map(Some).collect();
+        let mut rows: Vec<M> = order.iter().filter_map(|at| rows[*at].take()).collect();
+        self.deleting::<M>();
+        self.acting_on(&below);
+        self.write_many(|tx| {
+            let mut deleted = Vec::with_capacity(rows.len());
+            while !rows.is_empty() {
+                let rest = rows.split_off(rows.len().min(keys_max::<M>()));
+                let chunk: Many<M> = Rc::new(std::mem::replace(&mut rows, rest));
+                let delete: Deleted<M, ByKeys<Many<M>>> = Returning {
+                    statement: Delete {
+                        from: M::Table::default().from_clause(),
+                        filter: ByKeys(Rc::clone(&chunk)),
+                    },
+                    columns: M::columns(),
+                };
+                let returned = tx.load(delete)?;
+                tx.all_are_gone(&chunk, &returned)?;
+                // The statement is done, and nobody else has the rows.
+                deleted.extend(Rc::into_inner(chunk).unwrap_or(returned));
+            }
+            let places: HashMap<usize, &M> = order.iter().copied().zip(&deleted).collect();
+            below.record_deleted(tx.conn, tx.progress, |at| {
+                let row = places[&at];
+                (row.aggregate(), message(row))
+            })?;
+            Ok(deleted)
+        })
+    }
+
+    /// Rows that were to be deleted but were not returned must have gone with others of the same
+    /// statement, as SQLite does it, and not have been kept by a trigger.
+    fn all_are_gone<M>(&mut self, rows: &[M], returned: &[M]) -> Result<(), Error>
+    where
+        M: Oplogged + Bindable<C::Backend>,
+    {
+        if returned.len() == rows.len() {
+            return Ok(());
+        }
+        let returned: HashSet<Vec<u8>> = returned.iter().map(key_bytes).collect();
+        let missing: Vec<&dyn AnyRow<C::Backend>> = rows
+            .iter()
+            .filter(|row| !returned.contains(&key_bytes(*row)))
+            .map(|row| row as _)
+            .collect();
+        let kept = M::table()
+            .and_then(|table| by_key::select(self.conn, M::DEF, &table, &missing, |_| Ok(())))
+            .map_err(|error| self.progress.failed("looking for deleted rows", error))?;
+        match kept.is_empty() {
+            true => Ok(()),
+            false => Err(Error::RowCount {
+                expected: rows.len(),
+                found: rows.len() - kept.len(),
+            }),
+        }
+    }
+
+    /// Foreign keys will change rows of these models, whose triggers fire, too.
+    fn acting_on(&mut self, below: &Below<C::Backend>) {
+        for model in below.models() {
+            let Progress {
+                recorder, rereads, ..
+            } = &mut *self.progress;
+            rereads.writing(model.triggers(), recorder.is_empty());
+            rereads.expire();
+        }
+    }
+
+    /// Finds and locks the rows below these if the changes may move them.
+    pub(crate) fn below_moving<M, V>(
+        &mut self,
+        rows: &[M],
+        changes: &V,
+    ) -> Result<Option<Below<C::Backend>>, Error>
+    where
+        M: Oplogged + Bindable<C::Backend>,
+        V: QueryFragment<C::Backend>,
+    {
+        let oplog = self.progress.oplog.clone();
+        let mut columns = oplog.cascades().moving_columns(M::DEF).peekable();
+        if rows.is_empty() || columns.peek().is_none() {
+            return Ok(None);
+        }
+        // Whoever sets a column names it. One that is only read may be named as well, and then
+        // nothing will have moved.
+        let text = C::Backend::text_of(changes)?;
+        let names = columns.map(|index| C::Backend::quote(M::DEF.columns[index].name));
+        let names = names.collect::<QueryResult<Vec<String>>>()?;
+        if !names.iter().any(|name| text.contains(name)) {
+            return Ok(None);
+        }
+        let rows: Vec<&dyn AnyRow<C::Backend>> = rows.iter().map(|row| row as _).collect();
+        if !oplog.cascades().follows(M::DEF) {
+            return Ok(Some(Below::alone(M::DEF, rows.len())));
+        }
+        M::table()
+            .and_then(|table| by_key::lock(self.conn, M::DEF, &table, &rows))
+            .map_err(|error| self.progress.failed("locking rows that may move", error))?;
+        Below::find(self.conn, self.progress, M::DEF, &rows, Purpose::Move).map(Some)
+    }
+
+    /// Logs what one statement did to a row, and if that moved it, to the rows below it.
+    pub(crate) fn record_change_with<M>(
+        &mut self,
+        below: Option<Below<C::Backend>>,
+        before: &M,
+        after: &M,
+    ) -> Result<(), Error>
+    where
+        M: Oplogged + Bindable<C::Backend>,
+    {
+        if !self.moves(before, after) {
+            return self.record_change(before, after);
+        }
+        let below = below.ok_or(moved::<M>())?;
+        self.acting_on(&below);
+        let moves = HashSet::from([0]);
+        below.record_moved(self.conn, self.progress, &moves, |_| {
+            Some((before as _, after as _))
+        })
+    }
+
+    /// As [`record_changes`](Self::record_changes), with the rows below those that moved.
+    pub(crate) fn record_changes_with<M>(
+        &mut self,
+        below: Option<Below<C::Backend>>,
+        before: &[M],
+        after: &[M],
+        gone: &HashSet<usize>,
+    ) -> Result<(), Error>
+    where
+        M: Oplogged + Bindable<C::Backend>,
+    {
+        let oplog = self.progress.oplog.clone();
+        if oplog.cascades().of(M::DEF.type_name).is_empty() {
+            return self.record_changes(before, after, gone);
+        }
+        let stored: HashMap<Vec<u8>, &M> = after
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| !gone.contains(at))
+            .map(|(_, row)| (key_bytes(row), row))
+            .collect();
+        let mut pairs: HashMap<usize, (&M, &M)> = HashMap::new();
+        let mut moves = HashSet::new();
+        let mut lost = Vec::new();
+        for (at, row) in before.iter().enumerate() {
+            let Some(after) = stored.get(&key_bytes(row)) else {
+                lost.push((at, row));
+                continue;
+            };
+            pairs.insert(at, (row, *after));
+            if self.moves(row, *after) {
+                moves.insert(at);
+            }
+        }
+        let old: HashSet<Vec<u8>> = before.iter().map(key_bytes).collect();
+        let new: Vec<&M> = stored
+            .iter()
+            .filter(|(key, _)| !old.contains(*key))
+            .map(|(_, row)| *row)
+            .collect();
+        match (lost.as_slice(), new.as_slice()) {
+            // Triggers deleted them.
+            (lost, []) => {
+                for (_, row) in lost {
+                    self.record(*row, &Message::delete(*row))?;
+                }
+            }
+            // Only one got another key, so that it is known which became which.
+            ([(at, row)], [after]) => {
+                pairs.insert(*at, (*row, *after));
+                moves.insert(*at);
+            }
+            _ => return self.record_keys_moved(below, before, &stored),
+        }
+        let below = match moves.is_empty() {
+            true => None,
+            false => Some(below.ok_or(moved::<M>())?),
+        };
+        let moving = below.as_ref().map(|below| below.moving(&moves));
+        for at in 0..before.len() {
+            let is_moving = moving.as_ref().is_some_and(|moving| moving.contains(&at));
+            if let Some((before, after)) = pairs.get(&at).filter(|_| !is_moving) {
+                self.record_change(*before, *after)?;
+            }
+        }
+        let Some(below) = below else {
+            return Ok(());
+        };
+        self.acting_on(&below);
+        below.record_moved(self.conn, self.progress, &moves, |at| {
+            let pair = pairs.get(&at)?;
+            Some((pair.0 as _, pair.1 as _))
+        })
+    }
+
+    /// Logs that one statement gave several rows other keys, so that nobody can tell which became
+    /// which. Nothing but the rows themselves may depend on it.
+    fn record_keys_moved<M>(
+        &mut self,
+        below: Option<Below<C::Backend>>,
+        before: &[M],
+        stored: &HashMap<Vec<u8>, &M>,
+    ) -> Result<(), Error>
+    where
+        M: Oplogged + Bindable<C::Backend>,
+    {
+        let below = below.ok_or(moved::<M>())?;
+        if below.models().next().is_some() {
+            return Err(moved::<M>());
+        }
+        let is_same = |before: &M, after: &M| Message::update(before, after).is_none();
+        let kept: HashSet<Vec<u8>> = before
+            .iter()
+            .map(|row| (key_bytes(row), row))
+            .filter(|(key, row)| stored.get(key).is_some_and(|after| is_same(row, after)))
+            .map(|(key, _)| key)
+            .collect();
+        // Each before the rows that it refers to. When they come back, their order does not matter:
+        // a replay looks at the end of the run whether all that is referred to is there.
+        let went: Vec<&M> = below
+            .own()
+            .map(|at| &before[at])
+            .filter(|row| !kept.contains(&key_bytes(*row)))
+            .collect();
+        let came: BTreeMap<&Vec<u8>, &M> = stored
+            .iter()
+            .filter(|(key, _)| !kept.contains(*key))
+            .map(|(key, row)| (key, *row))
+            .collect();
+        for row in &went {
+            self.progress.catch_up(&Message::delete_items(*row))?;
+        }
+        for row in went {
+            self.record(row, &Message::delete_items(row))?;
+        }
+        for row in came.into_values() {
+            self.record(row, &Message::create_items(row))?;
+        }
+        Ok(())
+    }
+
+    /// Whether a change is more than an update of the row alone.
+    fn moves<M: Oplogged>(&self, before: &M, after: &M) -> bool {
+        let oplog = &self.progress.oplog;
+        let mut columns = oplog.cascades().moving_columns(M::DEF);
+        columns.any(|index| before.value(index) != after.value(index))
+    }
+}
+
+fn moved<M: LogRow>() -> Error {
+    let type_name = M::DEF.type_name;
+    Error::Moved { type_name }
 }
 
 fn step<DB: LogBackend>(op: Op, def: &'static TypeDef, row: &dyn AnyRow<DB>) -> Step {

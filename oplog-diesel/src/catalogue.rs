@@ -55,6 +55,8 @@ pub struct KeyColumn {
     pub child: String,
     /// In the table that the key refers to.
     pub parent: String,
+    /// Whether it is set when the parent is deleted and the key sets something then.
+    pub is_set: bool,
 }
 
 /// What a foreign key does to a row whose parent goes away or changes.

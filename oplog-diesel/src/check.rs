@@ -93,6 +93,9 @@ pub enum Cause {
         /// Why it can't be taken care of, if it can't.
         problem: Option<CascadeProblem>,
     },
+    /// A constraint of SQLite says `ON CONFLICT REPLACE`: an insert or update deletes the rows that
+    /// are in its way. What it deletes can't be logged.
+    ReplacingConstraint,
     /// A column is computed from others. There is nothing to declare: the database returns what it
     /// computed.
     GeneratedColumn {
@@ -109,9 +112,9 @@ pub enum CascadeProblem {
     ChildNotLogged,
     /// The table that the key refers to is not logged, so that no logged statement deletes its rows.
     ParentNotLogged,
-    /// The key would give a column of the primary key its default, so that the row could not be
-    /// found again.
-    DefaultInPrimaryKey,
+    /// The key would set a column by which its rows are found: one of their primary key, their root,
+    /// or one that another key with an `ON UPDATE` action refers to.
+    SetsIdentity,
 }
 
 impl CheckReport {
@@ -202,11 +205,11 @@ impl fmt::Display for SideEffect {
                 }
                 let other = match problem {
                     None => return Ok(()),
-                    Some(CascadeProblem::DefaultInPrimaryKey) => {
+                    Some(CascadeProblem::SetsIdentity) => {
                         return write!(
                             f,
-                            "{before}give the key another action: a column of the primary key of \
-                             `{child}` would get its default, and the row could not be found again"
+                            "{before}give the key another action: it sets a column by which rows of \
+                             `{child}` are found or referred to"
                         );
                     }
                     Some(CascadeProblem::ChildNotLogged) => child,
@@ -225,6 +228,11 @@ impl fmt::Display for SideEffect {
                     _ => Ok(()),
                 }
             }
+            Cause::ReplacingConstraint => write!(
+                f,
+                "table `{table}`: a constraint with ON CONFLICT REPLACE deletes rows that are in the \
+                 way of others, and that can't be logged; make the table anew without it"
+            ),
             Cause::GeneratedColumn { column } => write!(
                 f,
                 "table `{table}`: the column `{column}` is generated; there is nothing to declare"
@@ -259,6 +267,7 @@ pub(crate) struct Logged {
     pub triggers: Vec<Trigger>,
     /// Columns that are computed from others.
     generated: Vec<String>,
+    replaces_rows: bool,
 }
 
 impl Catalogue {
@@ -280,6 +289,8 @@ impl Catalogue {
             }
             let triggers = C::Backend::table_triggers(conn, &full)
                 .map_err(Error::store("reading the triggers of a table"))?;
+            let replaces_rows = C::Backend::replaces_rows(conn, &full)
+                .map_err(Error::store("reading the constraints of a table"))?;
             let generated = C::Backend::table_columns(conn, &full)
                 .map_err(Error::store("reading the columns of a table"))?
                 .into_iter()
@@ -294,6 +305,7 @@ impl Catalogue {
                     models,
                     triggers,
                     generated,
+                    replaces_rows,
                 },
             );
         }
@@ -308,6 +320,14 @@ impl Catalogue {
         let mut side_effects = Vec::new();
         for table in self.tables.values() {
             side_effects.extend(table.triggers.iter().map(|trigger| table.trigger(trigger)));
+            if table.replaces_rows {
+                side_effects.push(SideEffect {
+                    table: table.name.to_string(),
+                    cause: Cause::ReplacingConstraint,
+                    silent_models: Vec::new(),
+                    is_declared: false,
+                });
+            }
             side_effects.extend(table.generated.iter().map(|column| SideEffect {
                 table: table.name.to_string(),
                 cause: Cause::GeneratedColumn {
@@ -342,9 +362,9 @@ impl Catalogue {
                 let is_fine = is_named(&key.parent) && !self.is_reached(&key.parent, key);
                 (!is_fine).then_some(CascadeProblem::ParentNotLogged)
             }
-            (Some(_), Some(child)) => child
-                .loses_its_key(key)
-                .then_some(CascadeProblem::DefaultInPrimaryKey),
+            (Some(_), Some(child)) => self
+                .sets_identity(key, child)
+                .then_some(CascadeProblem::SetsIdentity),
         };
         let name = |table: &TableName, logged: Option<&Logged>| match logged {
             Some(logged) => logged.name.to_string(),
@@ -393,6 +413,32 @@ impl Catalogue {
         false
     }
 
+    /// Whether a key sets columns by which its rows are found, so that they would be others.
+    fn sets_identity(&self, key: &ForeignKey, child: &Logged) -> bool {
+        let sets = |action| matches!(action, KeyAction::SetNull | KeyAction::SetDefault);
+        let is_set = |name: &str| {
+            let mut columns = key.columns.iter();
+            columns.any(|column| {
+                let on_delete = sets(key.on_delete) && column.is_set;
+                let on_update = key.on_update == KeyAction::SetDefault;
+                (on_delete || on_update) && column.child.eq_ignore_ascii_case(name)
+            })
+        };
+        let is_found_by = child.model().is_some_and(|model| {
+            let def = model.def();
+            let mut columns = def.columns.iter().enumerate();
+            columns.any(|(index, column)| {
+                (column.key || def.root == Some(index)) && is_set(column.name)
+            })
+        });
+        let mut below = self.keys.iter().filter(|below| below.parent == key.child);
+        is_found_by
+            || below.any(|below| {
+                let mut columns = below.columns.iter();
+                below.on_update.writes() && columns.any(|column| is_set(&column.parent))
+            })
+    }
+
     /// Whether a trigger of a logged table may fire as late as at the commit.
     pub fn has_deferrable_triggers(&self) -> bool {
         let mut tables = self.tables.values();
@@ -438,20 +484,6 @@ impl Logged {
     pub fn model(&self) -> Option<&Model> {
         let whole = self.models.iter().find(|model| !model.def().partial);
         whole.or(self.models.first())
-    }
-
-    /// Whether a key gives a column of the primary key its default.
-    fn loses_its_key(&self, key: &ForeignKey) -> bool {
-        let sets_default =
-            key.on_delete == KeyAction::SetDefault || key.on_update == KeyAction::SetDefault;
-        sets_default
-            && self.model().is_some_and(|model| {
-                let mut columns = model.def().columns.iter().filter(|column| column.key);
-                columns.any(|column| {
-                    let mut key = key.columns.iter();
-                    key.any(|key| key.child.eq_ignore_ascii_case(column.name))
-                })
-            })
     }
 }
 

@@ -405,6 +405,18 @@ pub enum TargetError {
         /// Their names.
         names: Vec<String>,
     },
+    /// It does not hold as many rows as the log says: a foreign key of the target deleted some that
+    /// the log still has.
+    #[error(
+        "it holds {found} rows in the end and the log {expected}: do foreign keys of the target act \
+         where those of the log's own database do not?"
+    )]
+    Rows {
+        /// Rows that it must hold.
+        expected: u64,
+        /// Rows that it holds.
+        found: u64,
+    },
     /// A logged column is not there.
     #[error("it has no column `{column}`")]
     NoColumn {

@@ -15,6 +15,7 @@
 //! - Recipes for models: [several models in one aggregate](#several-models-in-one-aggregate),
 //!   [a part of a table](#a-part-of-a-table), [newtypes and enums](#newtypes-and-enums),
 //!   [change a model](#change-a-model)
+//! - [What triggers and cascades need](#what-triggers-and-cascades-need)
 //! - [Keep the key](#keep-the-key)
 //! - [Crate features](#crate-features)
 //! - [Reading compile errors](#reading-compile-errors)
@@ -528,6 +529,106 @@
 //! | change `type_name`, a tag, a label | don't: old entries could not be read |
 //! | change `aggregate` or `root` | it starts new sequences; old entries stay where they are |
 //!
+//! # What triggers and cascades need
+//!
+//! A database may do more than a statement says. [`open`](OplogBuilder::open) looks for that in the
+//! tables of all models, and refuses the log with [`Error::Undeclared`] until each of it is declared
+//! or gone; the error lists everything at once and says what to write. [`Oplog::check`] gives the same
+//! list at any time, so call it after a migration: triggers and keys made while the log is open are
+//! taken note of when it is opened the next time.
+//!
+//! | the database has | the model of that table says | then |
+//! |---|---|---|
+//! | triggers or rules that change the row that was written, or others that the transaction writes | `#[oplog(triggers = "reread")]` | rows are read again after each statement, so `logged_*` returns them as they are then, and once more before the entries are sealed |
+//! | triggers that write rows the transaction does not write, such as totals | the same, and the transaction calls [`watch`](Tx::watch) for those rows | what has become of them is logged |
+//! | triggers that change nothing that is logged: they notify, or write only [unlogged columns](#a-part-of-a-table) or tables | `#[oplog(triggers = "ignore")]` | nothing more is done |
+//! | foreign keys that refer to the table with `CASCADE`, `SET NULL` or `SET DEFAULT` | `#[oplog(cascade = "log")]` | the rows that a delete takes along or changes are found, locked and logged in their own aggregates, through any number of tables |
+//! | such a key of a table that is not logged, or to one | `#[oplog(cascade = "log")]` on the logged parent, and [`unlogged_table`](OplogBuilder::unlogged_table) on the builder | its rows are left alone |
+//! | foreign keys with `RESTRICT` or `NO ACTION`; generated columns | nothing | |
+//! | constraints with `ON CONFLICT REPLACE` (SQLite) | can't be declared | make the table anew without them |
+//!
+//! ```
+//! # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::{connect, NewKey as KeyFile};
+//! # impl KeyFile {
+//! #     fn create_if_missing(_: &str) -> Result<Self, oplog_diesel::KeySourceError> { Ok(KeyFile) }
+//! # }
+//! # let mut conn = connect();
+//! # diesel::table! { teams (id) { id -> BigInt, name -> Text, version -> BigInt } }
+//! # diesel::table! { members (id) { id -> BigInt, team_id -> BigInt } }
+//! use diesel::connection::SimpleConnection;
+//! use diesel::prelude::*;
+//! use oplog_diesel::prelude::*;
+//! use oplog_diesel::{Error, Op};
+//!
+//! # conn.batch_execute("PRAGMA foreign_keys = ON")?;
+//! conn.batch_execute(
+//!     "CREATE TABLE teams (id INTEGER PRIMARY KEY, name TEXT NOT NULL, version BIGINT NOT NULL DEFAULT 1);
+//!      CREATE TRIGGER next_version AFTER UPDATE OF name ON teams BEGIN
+//!          UPDATE teams SET version = version + 1 WHERE id = NEW.id;
+//!      END;
+//!      CREATE TABLE members (
+//!          id INTEGER PRIMARY KEY,
+//!          team_id BIGINT NOT NULL REFERENCES teams (id) ON DELETE CASCADE
+//!      )",
+//! )?;
+//!
+//! #[derive(Queryable, Oplogged)]
+//! #[diesel(table_name = teams)]
+//! #[oplog(type_name = "team", aggregate = "team", root = id, triggers = "reread", cascade = "log")]
+//! struct Team {
+//!     #[oplog(tag = 1)]
+//!     id: i64,
+//!     #[oplog(tag = 2)]
+//!     name: String,
+//!     #[oplog(tag = 3)]
+//!     version: i64,
+//! }
+//!
+//! #[derive(Queryable, Oplogged)]
+//! #[diesel(table_name = members)]
+//! #[oplog(type_name = "member", aggregate = "team", root = team_id)]
+//! struct Member {
+//!     #[oplog(tag = 1)]
+//!     id: i64,
+//!     #[oplog(tag = 2)]
+//!     team_id: i64,
+//! }
+//!
+//! oplog_diesel::run_migrations(&mut conn)?;
+//! let oplog = Oplog::builder().key(KeyFile::create_if_missing("oplog.key")?)
+//! #     .only_named_models().model::<Team>().model::<Member>()
+//!     .open(&mut conn)?;
+//! let red = oplog.transaction(&mut conn, |tx| {
+//!     let red: Team = tx.logged_insert(teams::name.eq("red"))?;
+//!     tx.logged_insert::<Member, _>(members::team_id.eq(red.id))?;
+//!     tx.logged_update(&red, teams::name.eq("Red"))
+//! })?;
+//! assert_eq!(red.version, 2); // what the trigger made of it
+//!
+//! oplog.transaction(&mut conn, |tx| tx.logged_delete(&red))?;
+//! let stored = oplog.entries(&mut conn).last().expect("two entries")?;
+//! let messages = oplog.open_entry(&stored)?.messages;
+//! assert_eq!((messages[0].op, &*messages[0].type_name), (Op::DeleteItems, "member"));
+//! assert_eq!((messages[1].op, &*messages[1].type_name), (Op::Delete, "team"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! What goes with a deleted row is logged before it, each row before the rows that it refers to, so a
+//! replay never meets a key that acts. Rows that refer to each other in a circle have no such order:
+//! [`Error::CascadeCircle`].
+//!
+//! A row **moves** if its primary key, its root or a column that a key with `ON UPDATE` refers to
+//! changes. The log has it as a delete and a create, and the rows below it go and come with it. Which
+//! became which must be known: a statement that moves several rows that have others below to other
+//! keys is [`Error::Moved`].
+//!
+//! Triggers must not change primary keys, nor the root of rows with others below them, nor write
+//! logged rows of which the transaction knows nothing. Nobody can find out about that; a later change
+//! of such a row stops a replay.
+//!
+//! Triggers of the target of a [replay](Replay::into_database) that its models declare are switched off
+//! while it runs; others are refused.
+//!
 //! # Keep the key
 //!
 //! The log is encrypted with **data keys**, which are in the database, wrapped under a
@@ -641,14 +742,8 @@
 //! row as it found it, so a replay stops there with [`Error::Diverged`]. Comparing the live tables with
 //! the log is planned.
 //!
-//! **What do triggers do?** What a trigger writes to other rows or tables is not logged. What it does
-//! to the written row is logged if the database shows it to `RETURNING`: changes by a `BEFORE` trigger
-//! of PostgreSQL are, changes by an `AFTER` trigger, and by any trigger of SQLite, are not. `open` does
-//! not look for triggers yet, so keep them off logged tables, or do in Rust what they did. A replay
-//! refuses a target with triggers, since they would act twice.
-//!
-//! **And foreign keys with `CASCADE` or `SET NULL`?** The same: the rows they touch are not logged.
-//! Delete the children first, with [`logged_delete_where`](Tx::logged_delete_where).
+//! **What about triggers, and foreign keys with `CASCADE`?** They must be declared, and then what they
+//! do is logged: see [what triggers and cascades need](#what-triggers-and-cascades-need).
 //!
 //! **Does remembering tickets make two processes disagree?** No. On PostgreSQL a log remembers the
 //! heads of the tickets that it redeemed, to save reading them, but the database compares each of

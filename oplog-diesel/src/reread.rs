@@ -5,19 +5,23 @@
 //! transaction and the database differ about a row, a message is put in between that leads from one
 //! to the other: before a statement's own message, and at the close for every row.
 //!
-//! What the log says about a row is read from the messages that wait for the close, and only the
-//! keys and the places of those are kept beside them.
+//! What the log says about a row is read from the messages that wait for the close. Only the keys
+//! and places of those are kept beside them, and the rows that are watched.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
+use diesel::query_dsl::methods::LoadQuery;
+use diesel::query_source::QuerySource;
 use oplog_core::{Aggregate, Message, Op, RowValues, TypeDef, Value};
 
 use crate::backend::LogBackend;
+use crate::bind::Bindable;
 use crate::by_key::{self, key_of};
 use crate::connection::LogConnection;
+use crate::dml::{Before, ByKeys, Locking, One};
 use crate::replay::AnyRow;
-use crate::tx::Progress;
-use crate::{Error, Retry, Triggers};
+use crate::tx::{Progress, Tx, key_bytes, only_row_or_none};
+use crate::{Error, Oplogged, Retry, Triggers};
 
 /// What a transaction knows about the rows that it wrote.
 #[derive(Debug, Default)]
@@ -29,18 +33,27 @@ pub(crate) struct Rereads {
     /// Where the last message of each row is. Absent if it is to be made from the messages.
     index: Option<HashMap<Key, Place>>,
     next_rank: usize,
+    /// Rows that were read because triggers may change them, though no statement does.
+    watched: Vec<(Key, Message)>,
 }
 
 /// A row: the stored name of its type, and its primary key in the bytes it has in the log.
 type Key = (&'static str, Vec<u8>);
 
-/// A message that waits for the close.
+/// Where it stands what the log says about a row.
 #[derive(Clone, Debug)]
 struct Place {
-    aggregate: Aggregate,
-    index: usize,
+    of: Source,
     /// Rows in the order in which they were written last.
     rank: usize,
+}
+
+#[derive(Clone, Debug)]
+enum Source {
+    /// In a message that waits for the close.
+    Message { aggregate: Aggregate, index: usize },
+    /// Among the rows that are watched.
+    Watched(usize),
 }
 
 /// Rows that are read again by one statement at most.
@@ -62,8 +75,14 @@ impl Rereads {
         self.is_stale = true;
     }
 
+    /// The point to which [`rollback_to`](Self::rollback_to) goes back.
+    pub fn mark(&self) -> usize {
+        self.watched.len()
+    }
+
     /// Messages were taken back.
-    pub fn forget(&mut self) {
+    pub fn rollback_to(&mut self, mark: usize) {
+        self.watched.truncate(mark);
         self.index = None;
     }
 }
@@ -89,9 +108,7 @@ impl Progress {
         }
         let def = self.def(message)?;
         let found = before(def, message)?;
-        // A statement that creates a row found none.
-        let of_row = message.values(def)?;
-        let key = (def.type_name, key_of(def, |index| value(&of_row, index)));
+        let key = self.key(message)?;
         let Some(last) = self.last(&key)? else {
             return Ok(());
         };
@@ -123,17 +140,36 @@ impl Progress {
     }
 
     fn note(&mut self, aggregate: Aggregate, index: usize, message: &Message) -> Result<(), Error> {
-        let def = self.def(message)?;
-        let row = message.values(def)?;
-        let key = (def.type_name, key_of(def, |index| value(&row, index)));
-        let place = Place {
-            aggregate,
-            index,
-            rank: self.rereads.next_rank,
-        };
+        let key = self.key(message)?;
+        self.place(key, Source::Message { aggregate, index });
+        Ok(())
+    }
+
+    fn place(&mut self, key: Key, of: Source) {
+        let rank = self.rereads.next_rank;
         self.rereads.next_rank += 1;
         let places = self.rereads.index.get_or_insert_default();
-        places.insert(key, place);
+        places.insert(key, Place { of, rank });
+    }
+
+    fn key(&self, message: &Message) -> Result<Key, Error> {
+        let def = self.def(message)?;
+        let row = message.values(def)?;
+        Ok((def.type_name, key_of(def, |index| value(&row, index))))
+    }
+
+    /// From now on, what triggers do to this row is logged, though no statement writes it.
+    pub fn watch<M: Oplogged>(&mut self, row: &M) -> Result<(), Error> {
+        self.rereads.is_on = true;
+        self.rereads.is_stale = true;
+        self.build_index()?;
+        let image = Message::create(row);
+        let key = self.key(&image)?;
+        let places = self.rereads.index.as_ref();
+        if places.is_none_or(|places| !places.contains_key(&key)) {
+            self.place(key.clone(), Source::Watched(self.rereads.watched.len()));
+            self.rereads.watched.push((key, image));
+        }
         Ok(())
     }
 
@@ -142,6 +178,10 @@ impl Progress {
             return Ok(());
         }
         self.rereads.index = Some(HashMap::new());
+        for at in 0..self.rereads.watched.len() {
+            let (key, _) = &self.rereads.watched[at];
+            self.place(key.clone(), Source::Watched(at));
+        }
         for (aggregate, index) in self.recorder.places() {
             if let Some(message) = self.recorder.message(&aggregate, index)? {
                 self.note(aggregate, index, &message)?;
@@ -150,14 +190,21 @@ impl Progress {
         Ok(())
     }
 
-    /// The last message of a row.
+    /// The last message of a row, or one that stands for what a watched row was.
     fn last(&mut self, key: &Key) -> Result<Option<Message>, Error> {
         self.build_index()?;
         let places = self.rereads.index.as_ref();
-        match places.and_then(|places| places.get(key)) {
-            Some(place) => Ok(self.recorder.message(&place.aggregate, place.index)?),
-            None => Ok(None),
-        }
+        let place = places.and_then(|places| places.get(key));
+        Ok(match place.map(|place| &place.of) {
+            Some(Source::Message { aggregate, index }) => {
+                self.recorder.message(aggregate, *index)?
+            }
+            Some(Source::Watched(at)) => {
+                let watched = self.rereads.watched.get(*at);
+                watched.map(|(_, image)| image.clone())
+            }
+            None => None,
+        })
     }
 
     pub fn def(&self, message: &Message) -> Result<&'static TypeDef, Error> {
@@ -261,6 +308,132 @@ impl Progress {
             self.retry = Some(retry);
         }
         Error::store(operation)(error)
+    }
+}
+
+impl<C: LogConnection> Tx<'_, C> {
+    /// Notes a row that triggers may change in this transaction though no statement of it does, such
+    /// as a total: it is read and locked, and what has become of it by the close is logged. Gives the
+    /// row as it is.
+    ///
+    /// The row is found by the model's primary key alone. Rows that the transaction itself writes
+    /// need no watching if the model whose triggers fire declares `triggers = "reread"`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`] with [`NotFound`](diesel::result::Error::NotFound) if there is no such
+    /// row, or if the statement fails.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::{*, Posting as _, postings as _};
+    /// # let (mut conn, oplog, alice) = open_with_alice();
+    /// # diesel::table! {
+    /// #     postings (id) { id -> BigInt, account_id -> BigInt, amount -> BigInt }
+    /// # }
+    /// # #[derive(Queryable, Oplogged)]
+    /// # #[diesel(table_name = postings)]
+    /// # #[oplog(type_name = "posting", aggregate = "account", root = account_id, triggers = "reread")]
+    /// # struct Posting { #[oplog(tag = 1)] id: i64, #[oplog(tag = 2)] account_id: i64, #[oplog(tag = 3)] amount: i64 }
+    /// diesel::sql_query(
+    ///     "CREATE TRIGGER balance AFTER INSERT ON postings BEGIN
+    ///          UPDATE accounts SET balance = balance + NEW.amount WHERE id = NEW.account_id;
+    ///      END",
+    /// )
+    /// .execute(&mut conn)?;
+    /// oplog.transaction(&mut conn, |tx| {
+    ///     tx.watch(&alice)?;
+    ///     tx.logged_insert::<Posting, _>((postings::account_id.eq(alice.id), postings::amount.eq(7)))
+    /// })?;
+    /// oplog.replay(&mut conn).into_suffix("_replay")?;
+    /// # diesel::table! {
+    /// #     accounts_replay (id) { id -> BigInt, balance -> BigInt }
+    /// # }
+    /// assert_eq!(accounts_replay::table.select(accounts_replay::balance).first(&mut conn), Ok(7_i64));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn watch<'q, 'm, M>(&mut self, model: &'m M) -> Result<M, Error>
+    where
+        M: Oplogged + Bindable<C::Backend>,
+        Before<M, ByKeys<One<'m, M>>>: LoadQuery<'q, C, M>,
+    {
+        let row: Before<M, ByKeys<One<'m, M>>> = Locking {
+            from: M::Table::default().from_clause(),
+            filter: ByKeys(std::slice::from_ref(model)),
+            columns: M::columns(),
+        };
+        let row = only_row_or_none(self.load(row)?)?;
+        self.progress.watch(&row)?;
+        Ok(row)
+    }
+
+    /// A statement on rows of `M` is about to be sent.
+    pub(crate) fn writing<M: Oplogged>(&mut self) {
+        let Progress {
+            recorder, rereads, ..
+        } = &mut *self.progress;
+        rereads.writing(M::TRIGGERS, recorder.is_empty());
+    }
+
+    /// As [`writing`](Self::writing), if the rows will not be read again at once.
+    pub(crate) fn deleting<M: Oplogged>(&mut self) {
+        self.writing::<M>();
+        self.progress.rereads.expire();
+    }
+
+    /// Puts rows as they are stored in the place of what a statement returned, if triggers may have
+    /// changed them since. Gives the indexes of those that are not there any more.
+    pub(crate) fn read_again<M>(&mut self, rows: &mut [M]) -> Result<HashSet<usize>, Error>
+    where
+        M: Oplogged + Bindable<C::Backend>,
+    {
+        let mut gone = HashSet::new();
+        if M::TRIGGERS != Triggers::Reread {
+            return Ok(gone);
+        }
+        let keys: Vec<&dyn AnyRow<C::Backend>> = rows.iter().map(|row| row as _).collect();
+        let stored = M::table()
+            .and_then(|table| {
+                by_key::select(self.conn, M::DEF, &table, &keys, |row| {
+                    <M as Bindable<C::Backend>>::read(row)
+                })
+            })
+            .map_err(|error| self.progress.failed("reading written rows again", error))?;
+        let mut stored: HashMap<Vec<u8>, M> = stored
+            .into_iter()
+            .map(|row| (key_bytes(&row), row))
+            .collect();
+        for (at, row) in rows.iter_mut().enumerate() {
+            match stored.remove(&key_bytes(row)) {
+                Some(stored) => *row = stored,
+                None => {
+                    gone.insert(at);
+                }
+            }
+        }
+        Ok(gone)
+    }
+
+    /// Logs what a statement for several rows did to each, without those that a trigger deleted.
+    pub(crate) fn record_items<M: Oplogged>(
+        &mut self,
+        rows: &[M],
+        gone: &HashSet<usize>,
+        message: impl Fn(&M) -> Message,
+    ) -> Result<(), Error> {
+        let rows = || rows.iter().enumerate().filter(|(at, _)| !gone.contains(at));
+        // First, so that the messages of one statement stand together: a replay checks constraints
+        // after the last of them.
+        if self.progress.rereads.is_on {
+            for (_, row) in rows() {
+                self.progress.catch_up(&message(row))?;
+            }
+        }
+        for (_, row) in rows() {
+            self.record(row, &message(row))?;
+        }
+        Ok(())
     }
 }
 

@@ -12,17 +12,15 @@ use oplog_core::{LogRow, Message, RecordError, Recorder};
 
 use crate::backend::{InsertMany, LogBackend};
 use crate::bind::Bindable;
-use crate::by_key::{self, key_of};
-use crate::cascade::{Below, Purpose};
+use crate::by_key::key_of;
 use crate::connection::{LogConnection, commit, depth, load, rollback_to};
 use crate::dml::{
     Before, BeforeDelete, ByKeys, Delete, Deleted, FilterOf, Inserted, Locking, Many, One,
     Returning, Update, Updated,
 };
-use crate::replay::AnyRow;
 use crate::replay::statement::{OnTable, Texts, Verb};
 use crate::reread::Rereads;
-use crate::{Cascade, Error, LentError, Oplog, Oplogged, Retry, Triggers};
+use crate::{Error, LentError, Oplog, Oplogged, Retry};
 
 /// A logged transaction from the inside: every write goes through it and is logged.
 ///
@@ -40,8 +38,8 @@ use crate::{Cascade, Error, LentError, Oplog, Oplogged, Retry, Triggers};
 /// [`NotFound`]: diesel::result::Error::NotFound
 #[derive(Debug)]
 pub struct Tx<'t, C> {
-    conn: &'t mut C,
-    progress: &'t mut Progress,
+    pub(crate) conn: &'t mut C,
+    pub(crate) progress: &'t mut Progress,
 }
 
 /// What a transaction has done so far.
@@ -315,7 +313,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         Deleted<M, ByKeys<One<'m, M>>>: LoadQuery<'q, C, M>,
         Deleted<M, ByKeys<Many<M>>>: LoadQuery<'q, C, M>,
     {
-        if M::CASCADE == Cascade::Log {
+        if self.cascades::<M>() {
             let rows =
                 self.delete_cascading(ByKeys(std::slice::from_ref(model)), Message::delete)?;
             return only_row_or_none(rows);
@@ -356,7 +354,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         let filter = FindDsl::find(M::Table::default(), key)
             .into_update_target()
             .where_clause;
-        if M::CASCADE == Cascade::Log {
+        if self.cascades::<M>() {
             let rows = self.delete_cascading(filter, Message::delete)?;
             return only_row_or_none(rows);
         }
@@ -396,7 +394,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         Deleted<M, ByKeys<Many<M>>>: LoadQuery<'q, C, M>,
     {
         let filter = source.into_update_target().where_clause;
-        if M::CASCADE == Cascade::Log {
+        if self.cascades::<M>() {
             return self.delete_cascading(filter, Message::delete_items);
         }
         let delete: Deleted<M, FilterOf<S>> = Returning {
@@ -593,6 +591,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     {
         self.alive()?;
         let mark = self.progress.recorder.mark();
+        let watched = self.progress.rereads.mark();
         // Poisoned until the database has confirmed which way the savepoint ended.
         self.progress.recorder.sending();
         AnsiTransactionManager::begin_transaction(self.conn)
@@ -622,7 +621,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         AnsiTransactionManager::rollback_transaction(self.conn)
             .map_err(|error| self.store_failed("going back to a savepoint", error))?;
         self.progress.recorder.rollback_to(mark);
-        self.progress.rereads.forget();
+        self.progress.rereads.rollback_to(watched);
         Err(error)
     }
 
@@ -707,293 +706,6 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         })
     }
 
-    /// Deletes the rows of a filter together with what foreign keys delete and change with them.
-    ///
-    /// All of it is read and locked first, and logged in an order in which every row goes before the
-    /// rows that it refers to: on the target of a replay, foreign keys then find nothing to do.
-    fn delete_cascading<'q, M, W>(
-        &mut self,
-        filter: W,
-        message: fn(&M) -> Message,
-    ) -> Result<Vec<M>, Error>
-    where
-        M: Oplogged + Bindable<C::Backend>,
-        BeforeDelete<M, W>: LoadQuery<'q, C, M>,
-        Deleted<M, ByKeys<Many<M>>>: LoadQuery<'q, C, M>,
-    {
-        let before: BeforeDelete<M, W> = Locking {
-            from: M::Table::default().from_clause(),
-            filter,
-            columns: M::columns(),
-        };
-        let rows = self.load(before)?;
-        if rows.is_empty() {
-            return Ok(rows);
-        }
-        let own: Vec<&dyn AnyRow<C::Backend>> = rows.iter().map(|row| row as _).collect();
-        let below = Below::find(self.conn, self.progress, M::DEF, &own, Purpose::Delete)?;
-        // Rows that go with others of the same statement are deleted before them.
-        let order: Vec<usize> = below.own().collect();
-        let mut rows: Vec<Option<M>> = rows.into_iter().map(Some).collect();
-        let mut rows: Vec<M> = order.iter().filter_map(|at| rows[*at].take()).collect();
-        self.deleting::<M>();
-        self.acting_on(&below);
-        self.write_many(|tx| {
-            let mut deleted = Vec::with_capacity(rows.len());
-            while !rows.is_empty() {
-                let rest = rows.split_off(rows.len().min(keys_max::<M>()));
-                let chunk: Many<M> = Rc::new(std::mem::replace(&mut rows, rest));
-                let delete: Deleted<M, ByKeys<Many<M>>> = Returning {
-                    statement: Delete {
-                        from: M::Table::default().from_clause(),
-                        filter: ByKeys(Rc::clone(&chunk)),
-                    },
-                    columns: M::columns(),
-                };
-                let returned = tx.load(delete)?;
-                tx.all_are_gone(&chunk, &returned)?;
-                // The statement is done, and nobody else has the rows.
-                deleted.extend(Rc::into_inner(chunk).unwrap_or(returned));
-            }
-            let places: HashMap<usize, &M> = order.iter().copied().zip(&deleted).collect();
-            below.record_deleted(tx.conn, tx.progress, |at| {
-                let row = places[&at];
-                (row.aggregate(), message(row))
-            })?;
-            Ok(deleted)
-        })
-    }
-
-    /// Rows that were to be deleted but were not returned must have gone with others of the same
-    /// statement, as SQLite does it, and not have been kept by a trigger.
-    fn all_are_gone<M>(&mut self, rows: &[M], returned: &[M]) -> Result<(), Error>
-    where
-        M: Oplogged + Bindable<C::Backend>,
-    {
-        if returned.len() == rows.len() {
-            return Ok(());
-        }
-        let returned: HashSet<Vec<u8>> = returned.iter().map(key_bytes).collect();
-        let missing: Vec<&dyn AnyRow<C::Backend>> = rows
-            .iter()
-            .filter(|row| !returned.contains(&key_bytes(*row)))
-            .map(|row| row as _)
-            .collect();
-        let kept = M::table()
-            .and_then(|table| by_key::select(self.conn, M::DEF, &table, &missing, |_| Ok(())))
-            .map_err(|error| self.progress.failed("looking for deleted rows", error))?;
-        match kept.is_empty() {
-            true => Ok(()),
-            false => Err(Error::RowCount {
-                expected: rows.len(),
-                found: rows.len() - kept.len(),
-            }),
-        }
-    }
-
-    /// Foreign keys will change rows of these models, whose triggers fire, too.
-    fn acting_on(&mut self, below: &Below<C::Backend>) {
-        for model in below.models() {
-            let Progress {
-                recorder, rereads, ..
-            } = &mut *self.progress;
-            rereads.writing(model.triggers(), recorder.is_empty());
-            rereads.expire();
-        }
-    }
-
-    /// Finds and locks the rows below these if the changes may move them.
-    fn below_moving<M, V>(
-        &mut self,
-        rows: &[M],
-        changes: &V,
-    ) -> Result<Option<Below<C::Backend>>, Error>
-    where
-        M: Oplogged + Bindable<C::Backend>,
-        V: QueryFragment<C::Backend>,
-    {
-        let oplog = self.progress.oplog.clone();
-        let mut columns = oplog.cascades().moving_columns(M::DEF).peekable();
-        if rows.is_empty() || columns.peek().is_none() {
-            return Ok(None);
-        }
-        // Whoever sets a column names it. One that is only read may be named as well, and then
-        // nothing will have moved.
-        let text = C::Backend::text_of(changes)?;
-        let names = columns.map(|index| C::Backend::quote(M::DEF.columns[index].name));
-        let names = names.collect::<QueryResult<Vec<String>>>()?;
-        if !names.iter().any(|name| text.contains(name)) {
-            return Ok(None);
-        }
-        let rows: Vec<&dyn AnyRow<C::Backend>> = rows.iter().map(|row| row as _).collect();
-        M::table()
-            .and_then(|table| by_key::lock(self.conn, M::DEF, &table, &rows))
-            .map_err(|error| self.progress.failed("locking rows that may move", error))?;
-        Below::find(self.conn, self.progress, M::DEF, &rows, Purpose::Move).map(Some)
-    }
-
-    /// Logs what one statement did to a row, and if that moved it, to the rows below it.
-    fn record_change_with<M>(
-        &mut self,
-        below: Option<Below<C::Backend>>,
-        before: &M,
-        after: &M,
-    ) -> Result<(), Error>
-    where
-        M: Oplogged + Bindable<C::Backend>,
-    {
-        if !self.moves(before, after) {
-            return self.record_change(before, after);
-        }
-        let below = below.ok_or(moved::<M>())?;
-        self.acting_on(&below);
-        below.record_moved(self.conn, self.progress, |_| {
-            Some((before as _, after as _))
-        })
-    }
-
-    /// As [`record_changes`](Self::record_changes), with the rows below those that moved.
-    fn record_changes_with<M>(
-        &mut self,
-        below: Option<Below<C::Backend>>,
-        before: &[M],
-        after: &[M],
-        gone: &HashSet<usize>,
-    ) -> Result<(), Error>
-    where
-        M: Oplogged + Bindable<C::Backend>,
-    {
-        if self
-            .progress
-            .oplog
-            .cascades()
-            .of(M::DEF.type_name)
-            .is_empty()
-        {
-            return self.record_changes(before, after, gone);
-        }
-        let stored: HashMap<Vec<u8>, &M> = after
-            .iter()
-            .enumerate()
-            .filter(|(at, _)| !gone.contains(at))
-            .map(|(_, row)| (key_bytes(row), row))
-            .collect();
-        let mut moves = HashMap::new();
-        let mut lost = Vec::new();
-        for (at, row) in before.iter().enumerate() {
-            match stored.get(&key_bytes(row)) {
-                Some(after) if self.moves(row, after) => {
-                    moves.insert(at, (row, *after));
-                }
-                Some(after) => self.record_change(row, after)?,
-                None => lost.push((at, row)),
-            }
-        }
-        let old: HashSet<Vec<u8>> = before.iter().map(key_bytes).collect();
-        let mut new = stored.iter().filter(|(key, _)| !old.contains(*key));
-        match (new.next(), new.next(), lost.as_slice()) {
-            // Triggers deleted them.
-            (None, ..) => {
-                for (_, row) in lost {
-                    self.record(row, &Message::delete(row))?;
-                }
-            }
-            // Only one got another key, so that it is known which became which.
-            (Some((_, after)), None, [(at, row)]) => {
-                moves.insert(*at, (*row, *after));
-            }
-            // Nobody can tell, and nothing but these rows themselves depends on it.
-            _ if below
-                .as_ref()
-                .is_some_and(|below| below.models().next().is_none()) =>
-            {
-                let order: Vec<usize> = below.iter().flat_map(Below::own).collect();
-                let went = |at: &&usize| {
-                    let kept = stored.get(&key_bytes(&before[**at]));
-                    kept.is_none_or(|after| self.moves(&before[**at], *after))
-                };
-                let went: Vec<&M> = order.iter().filter(went).map(|at| &before[*at]).collect();
-                let came = stored.iter().filter(|(key, _)| !old.contains(*key));
-                let came = came
-                    .map(|(_, row)| *row)
-                    .chain(moves.values().map(|(_, row)| *row));
-                let came: Vec<&M> = came.collect();
-                for row in went {
-                    self.record(row, &Message::delete_items(row))?;
-                }
-                for row in came {
-                    self.record(row, &Message::create_items(row))?;
-                }
-                return Ok(());
-            }
-            _ => return Err(moved::<M>()),
-        }
-        if moves.is_empty() {
-            return Ok(());
-        }
-        let below = below.ok_or(moved::<M>())?;
-        self.acting_on(&below);
-        below.record_moved(self.conn, self.progress, |at| {
-            moves
-                .get(&at)
-                .map(|(before, after)| (*before as _, *after as _))
-        })
-    }
-
-    /// Whether a change is more than an update of the row alone.
-    fn moves<M: Oplogged>(&self, before: &M, after: &M) -> bool {
-        let oplog = &self.progress.oplog;
-        let mut columns = oplog.cascades().moving_columns(M::DEF);
-        columns.any(|index| before.value(index) != after.value(index))
-    }
-
-    /// A statement on rows of `M` is about to be sent.
-    fn writing<M: Oplogged>(&mut self) {
-        let Progress {
-            recorder, rereads, ..
-        } = &mut *self.progress;
-        rereads.writing(M::TRIGGERS, recorder.is_empty());
-    }
-
-    /// As [`writing`](Self::writing), if the rows will not be read again at once.
-    fn deleting<M: Oplogged>(&mut self) {
-        self.writing::<M>();
-        self.progress.rereads.expire();
-    }
-
-    /// Puts rows as they are stored in the place of what a statement returned, if triggers may have
-    /// changed them since. Gives the indexes of those that are not there any more.
-    fn read_again<M>(&mut self, rows: &mut [M]) -> Result<HashSet<usize>, Error>
-    where
-        M: Oplogged + Bindable<C::Backend>,
-    {
-        let mut gone = HashSet::new();
-        if M::TRIGGERS != Triggers::Reread {
-            return Ok(gone);
-        }
-        let keys: Vec<&dyn AnyRow<C::Backend>> = rows.iter().map(|row| row as _).collect();
-        let stored = M::table()
-            .and_then(|table| {
-                by_key::select(self.conn, M::DEF, &table, &keys, |row| {
-                    <M as Bindable<C::Backend>>::read(row)
-                })
-            })
-            .map_err(|error| self.progress.failed("reading written rows again", error))?;
-        let mut stored: HashMap<Vec<u8>, M> = stored
-            .into_iter()
-            .map(|row| (key_bytes(&row), row))
-            .collect();
-        for (at, row) in rows.iter_mut().enumerate() {
-            match stored.remove(&key_bytes(row)) {
-                Some(stored) => *row = stored,
-                None => {
-                    gone.insert(at);
-                }
-            }
-        }
-        Ok(gone)
-    }
-
     /// Runs a write of one statement. If it fails, the transaction is poisoned, unless the statement
     /// could not even be built and so was not sent.
     fn write<T>(&mut self, write: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
@@ -1013,7 +725,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
 
     /// Runs a write that may take several statements. If it fails, the transaction is poisoned, since
     /// some of them may have been sent before the one that could not be.
-    fn write_many<T>(
+    pub(crate) fn write_many<T>(
         &mut self,
         write: impl FnOnce(&mut Self) -> Result<T, Error>,
     ) -> Result<T, Error> {
@@ -1023,7 +735,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         Ok(value)
     }
 
-    fn load<'q, Q, U>(&mut self, query: Q) -> Result<Vec<U>, Error>
+    pub(crate) fn load<'q, Q, U>(&mut self, query: Q) -> Result<Vec<U>, Error>
     where
         Q: LoadQuery<'q, C, U>,
     {
@@ -1063,11 +775,15 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         Ok(())
     }
 
-    fn record<M: Oplogged>(&mut self, row: &M, message: &Message) -> Result<(), Error> {
+    pub(crate) fn record<M: Oplogged>(&mut self, row: &M, message: &Message) -> Result<(), Error> {
         self.progress.record(M::DEF, row.aggregate(), message)
     }
 
-    fn record_change<M: Oplogged>(&mut self, before: &M, after: &M) -> Result<(), Error> {
+    pub(crate) fn record_change<M: Oplogged>(
+        &mut self,
+        before: &M,
+        after: &M,
+    ) -> Result<(), Error> {
         if key_bytes(before) != key_bytes(after) || before.aggregate() != after.aggregate() {
             self.record(before, &Message::delete(before))?;
             return self.record(after, &Message::create(after));
@@ -1084,7 +800,7 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     /// If it changed keys, nobody can tell which row became which, and a replay that moved them one
     /// by one would run into rows that have not moved yet. Then all changed rows are deletes first
     /// and creates afterwards: the same rows in the end.
-    fn record_changes<M: Oplogged>(
+    pub(crate) fn record_changes<M: Oplogged>(
         &mut self,
         before: &[M],
         after: &[M],
@@ -1127,25 +843,6 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         }
         Ok(())
     }
-
-    /// Logs what a statement for several rows did to each, without those that a trigger deleted.
-    fn record_items<M: Oplogged>(
-        &mut self,
-        rows: &[M],
-        gone: &HashSet<usize>,
-        message: impl Fn(&M) -> Message,
-    ) -> Result<(), Error> {
-        let rows = || rows.iter().enumerate().filter(|(at, _)| !gone.contains(at));
-        // First, so that the messages of one statement stand together: a replay checks constraints
-        // after the last of them.
-        for (_, row) in rows() {
-            self.progress.catch_up(&message(row))?;
-        }
-        for (_, row) in rows() {
-            self.record(row, &message(row))?;
-        }
-        Ok(())
-    }
 }
 
 /// Rows of one insert statement at most: with Diesel's widest tables, 128 columns, still within the
@@ -1156,7 +853,7 @@ const INSERT_ROWS_MAX: usize = 511;
 const KEY_BINDS_MAX: usize = 16_384;
 
 /// Rows of one update statement, a power of two since the list of keys is padded to one.
-fn keys_max<M: LogRow>() -> usize {
+pub(crate) fn keys_max<M: LogRow>() -> usize {
     let columns = M::DEF
         .columns
         .iter()
@@ -1172,12 +869,7 @@ pub(crate) fn key_bytes<M: LogRow>(row: &M) -> Vec<u8> {
     key_of(M::DEF, |index| row.value(index))
 }
 
-fn moved<M: LogRow>() -> Error {
-    let type_name = M::DEF.type_name;
-    Error::Moved { type_name }
-}
-
-fn only_row_or_none<M>(mut rows: Vec<M>) -> Result<M, Error> {
+pub(crate) fn only_row_or_none<M>(mut rows: Vec<M>) -> Result<M, Error> {
     let found = rows.len();
     match rows.pop() {
         None => Err(Error::Database(DieselError::NotFound)),

@@ -5,203 +5,12 @@ use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use oplog_diesel::prelude::*;
 use oplog_diesel::{Error, Tx};
+pub use oplog_tests::behind::*;
 
 use crate::db::{Conn, Db};
 use crate::fixture::{assert_free, builder, count, messages};
 
-diesel::table! { clerks (id) { id -> BigInt, boss_id -> Nullable<BigInt>, } }
-diesel::table! {
-    customers (id) {
-        id -> BigInt,
-        name -> Text,
-        loud -> Text,
-        version -> BigInt,
-        updated_at -> BigInt,
-    }
-}
-diesel::table! {
-    orders (id) {
-        id -> BigInt,
-        customer_id -> BigInt,
-        clerk_id -> Nullable<BigInt>,
-        total -> BigInt,
-        version -> BigInt,
-    }
-}
-diesel::table! {
-    lines (order_id, number) {
-        order_id -> BigInt,
-        number -> Integer,
-        amount -> BigInt,
-        customer_id -> Nullable<BigInt>,
-    }
-}
-diesel::table! {
-    remarks (id) {
-        id -> BigInt,
-        order_id -> Nullable<BigInt>,
-        number -> Nullable<Integer>,
-        remark -> Text,
-    }
-}
-diesel::table! { folders (id) { id -> BigInt, parent_id -> Nullable<BigInt>, } }
-diesel::table! { shelves (id) { id -> BigInt, code -> Text, room -> BigInt, } }
-diesel::table! {
-    crates (shelf_code, number) {
-        shelf_code -> Text,
-        number -> Integer,
-        version -> BigInt,
-    }
-}
-diesel::table! {
-    things (id) {
-        id -> BigInt,
-        shelf_code -> Text,
-        number -> Integer,
-        shelf_id -> Nullable<BigInt>,
-        was_at -> Nullable<Text>,
-    }
-}
-diesel::table! { files (id) { id -> BigInt, folder_id -> BigInt, } }
-
-#[derive(Queryable, Selectable, Identifiable, Insertable, Oplogged, Clone, Debug, PartialEq)]
-#[diesel(table_name = clerks)]
-#[oplog(type_name = "clerk", aggregate = "clerks", cascade = "log")]
-struct Clerk {
-    #[oplog(tag = 1)]
-    id: i64,
-    #[oplog(tag = 2)]
-    boss_id: Option<i64>,
-}
-
-#[derive(Queryable, Selectable, Identifiable, Oplogged, Clone, Debug, PartialEq)]
-#[diesel(table_name = customers)]
-#[oplog(type_name = "customer", aggregate = "customer", root = id)]
-#[oplog(triggers = "reread", cascade = "log")]
-struct Customer {
-    #[oplog(tag = 1)]
-    id: i64,
-    #[oplog(tag = 2)]
-    name: String,
-    #[oplog(tag = 3)]
-    loud: String,
-    #[oplog(tag = 4)]
-    version: i64,
-    #[oplog(tag = 5)]
-    updated_at: i64,
-}
-
-#[derive(Queryable, Selectable, Identifiable, Oplogged, Clone, Debug, PartialEq)]
-#[diesel(table_name = orders)]
-#[oplog(type_name = "order", aggregate = "order", root = id)]
-#[oplog(triggers = "reread", cascade = "log")]
-struct Order {
-    #[oplog(tag = 1)]
-    id: i64,
-    #[oplog(tag = 2)]
-    customer_id: i64,
-    #[oplog(tag = 3)]
-    clerk_id: Option<i64>,
-    #[oplog(tag = 4)]
-    total: i64,
-    #[oplog(tag = 5)]
-    version: i64,
-}
-
-/// A row of an order, in the order's aggregate.
-#[derive(Queryable, Selectable, Identifiable, Insertable, Oplogged, Clone, Debug, PartialEq)]
-#[diesel(table_name = lines, primary_key(order_id, number))]
-#[oplog(type_name = "line", aggregate = "order", root = order_id)]
-#[oplog(triggers = "reread", cascade = "log")]
-struct Line {
-    #[oplog(tag = 1)]
-    order_id: i64,
-    #[oplog(tag = 2)]
-    number: i32,
-    #[oplog(tag = 3)]
-    amount: i64,
-    #[oplog(tag = 4)]
-    customer_id: Option<i64>,
-}
-
-#[derive(Queryable, Selectable, Identifiable, Insertable, Oplogged, Clone, Debug, PartialEq)]
-#[diesel(table_name = remarks)]
-#[oplog(type_name = "remark", aggregate = "remarks")]
-struct Remark {
-    #[oplog(tag = 1)]
-    id: i64,
-    #[oplog(tag = 2)]
-    order_id: Option<i64>,
-    #[oplog(tag = 3)]
-    number: Option<i32>,
-    #[oplog(tag = 4)]
-    remark: String,
-}
-
-#[derive(Queryable, Selectable, Identifiable, Insertable, Oplogged, Clone, Debug, PartialEq)]
-#[diesel(table_name = folders)]
-#[oplog(type_name = "folder", aggregate = "folder", root = id, cascade = "log")]
-struct Folder {
-    #[oplog(tag = 1)]
-    id: i64,
-    #[oplog(tag = 2)]
-    parent_id: Option<i64>,
-}
-
-#[derive(Queryable, Selectable, Identifiable, Insertable, Oplogged, Clone, Debug, PartialEq)]
-#[diesel(table_name = files)]
-#[oplog(type_name = "file", aggregate = "file", root = id)]
-struct File {
-    #[oplog(tag = 1)]
-    id: i64,
-    #[oplog(tag = 2)]
-    folder_id: i64,
-}
-
-/// A row whose aggregate can change without its key.
-#[derive(Queryable, Selectable, Identifiable, Insertable, Oplogged, Clone, Debug, PartialEq)]
-#[diesel(table_name = shelves)]
-#[oplog(type_name = "shelf", aggregate = "room", root = room, cascade = "log")]
-struct Shelf {
-    #[oplog(tag = 1)]
-    id: i64,
-    #[oplog(tag = 2)]
-    code: String,
-    #[oplog(tag = 3)]
-    room: i64,
-}
-
-/// A row whose key goes with another row's column.
-#[derive(Queryable, Selectable, Identifiable, Insertable, Oplogged, Clone, Debug, PartialEq)]
-#[diesel(table_name = crates, primary_key(shelf_code, number))]
-#[oplog(type_name = "crate", aggregate = "shelf", root = shelf_code)]
-#[oplog(triggers = "reread", cascade = "log")]
-struct Crate {
-    #[oplog(tag = 1)]
-    shelf_code: String,
-    #[oplog(tag = 2)]
-    number: i32,
-    #[oplog(tag = 3)]
-    version: i64,
-}
-
-#[derive(Queryable, Selectable, Identifiable, Insertable, Oplogged, Clone, Debug, PartialEq)]
-#[diesel(table_name = things)]
-#[oplog(type_name = "thing", aggregate = "things")]
-struct Thing {
-    #[oplog(tag = 1)]
-    id: i64,
-    #[oplog(tag = 2)]
-    shelf_code: String,
-    #[oplog(tag = 3)]
-    number: i32,
-    #[oplog(tag = 4)]
-    shelf_id: Option<i64>,
-    #[oplog(tag = 5)]
-    was_at: Option<String>,
-}
-
-const TABLES: [&str; 10] = [
+const TABLES: [&str; 11] = [
     "clerks",
     "customers",
     "orders",
@@ -212,24 +21,31 @@ const TABLES: [&str; 10] = [
     "shelves",
     "crates",
     "things",
+    "memos",
 ];
 
 /// A log on that application's database.
-struct Shop {
-    _db: Db,
-    oplog: Oplog,
-    conn: Conn,
+pub struct Shop {
+    pub db: Db,
+    pub oplog: Oplog,
+    pub conn: Conn,
     seen: usize,
     checks: usize,
 }
 
 impl Shop {
-    fn new() -> Self {
+    pub fn new() -> Self {
+        Self::with("SELECT 1")
+    }
+
+    /// With more tables, triggers and keys.
+    pub fn with(sql: &str) -> Self {
         let db = Db::with_side_effects();
         let mut conn = db.connect();
+        conn.batch_execute(sql).unwrap();
         let oplog = builder(&db).open(&mut conn).unwrap();
         Shop {
-            _db: db,
+            db,
             oplog,
             conn,
             seen: 0,
@@ -237,7 +53,7 @@ impl Shop {
         }
     }
 
-    fn run<T>(
+    pub fn run<T>(
         &mut self,
         body: impl FnMut(&mut Tx<'_, Conn>) -> Result<T, Error>,
     ) -> Result<T, Error> {
@@ -245,7 +61,7 @@ impl Shop {
     }
 
     /// Messages that were not asked for before.
-    fn news(&mut self) -> Vec<String> {
+    pub fn news(&mut self) -> Vec<String> {
         let news = messages(&self.oplog, &mut self.conn).split_off(self.seen);
         self.seen += news.len();
         news
@@ -253,7 +69,7 @@ impl Shop {
 
     /// The log gives exactly the rows, here and in another database, whose triggers and keys act as
     /// they do here.
-    fn check(&mut self) {
+    pub fn check(&mut self) {
         assert_free(&mut self.conn);
         let report = self.oplog.verify_contents(&mut self.conn).unwrap();
         assert!(report.is_intact(), "{:?}", report.findings);
@@ -290,7 +106,7 @@ fn undeclared(error: &Error) -> Vec<String> {
 }
 
 /// What a log says that must not be opened on the usual tables after these statements.
-fn refused(sql: &str) -> Vec<String> {
+pub fn refused(sql: &str) -> Vec<String> {
     let db = Db::new();
     let mut conn = db.connect();
     conn.batch_execute(sql).unwrap();
@@ -311,7 +127,14 @@ fn what_is_declared_is_listed_and_not_refused() {
     let generated =
         "table `customers`: the column `loud` is generated; there is nothing to declare";
     assert!(lines.iter().any(|line| line == generated), "{lines:#?}");
-    assert_eq!(lines.len(), 6 + 1 + 11, "{lines:#?}");
+    let of = |what: &str| lines.iter().filter(|line| line.contains(what)).count();
+    assert_eq!((of("the key"), of("generated")), (11, 1), "{lines:#?}");
+    let triggers = match backend() {
+        "SQLite" => 11,
+        _ => 7,
+    };
+    assert_eq!(of("the trigger"), triggers, "{lines:#?}");
+    assert_eq!(lines.len(), 11 + 1 + triggers, "{lines:#?}");
 }
 
 #[test]
@@ -402,6 +225,38 @@ fn everything_undeclared_is_refused_at_once() {
     assert_eq!(lines, expected);
 }
 
+/// A row that would get another key, or another parent for those below it, could not be followed.
+#[test]
+fn keys_that_set_what_rows_are_found_by_are_refused() {
+    let db = Db::with_side_effects();
+    let mut conn = db.connect();
+    conn.batch_execute(
+        "DROP TABLE remarks; DROP TABLE lines;
+         CREATE TABLE lines (
+             order_id BIGINT NOT NULL DEFAULT 1 REFERENCES orders (id) ON DELETE SET DEFAULT,
+             number INTEGER NOT NULL,
+             amount BIGINT NOT NULL,
+             customer_id BIGINT UNIQUE REFERENCES customers (id) ON DELETE SET NULL,
+             PRIMARY KEY (order_id, number)
+         );
+         CREATE TABLE remarks (
+             id BIGINT PRIMARY KEY,
+             order_id BIGINT REFERENCES lines (customer_id) ON UPDATE CASCADE,
+             number INTEGER,
+             remark TEXT NOT NULL
+         )",
+    )
+    .unwrap();
+    let error = builder(&db).open(&mut conn).unwrap_err();
+    let lines = undeclared(&error);
+    assert_eq!(lines.len(), 2, "{error}");
+    let end = "; give the key another action: it sets a column by which rows of `lines` are found or \
+               referred to";
+    assert!(lines.iter().all(|line| line.ends_with(end)), "{error}");
+    assert!(lines[0].starts_with("table `customers`"), "{error}");
+    assert!(lines[1].starts_with("table `orders`"), "{error}");
+}
+
 /// A table may be left out of the log on purpose, but not if a logged statement reaches logged rows
 /// through it.
 #[test]
@@ -452,11 +307,15 @@ fn tables_are_unlogged_on_purpose() {
     assert!(!report.is_declared());
 }
 
-fn customer(tx: &mut Tx<'_, Conn>, name: &str) -> Result<Customer, Error> {
+pub fn customer(tx: &mut Tx<'_, Conn>, name: &str) -> Result<Customer, Error> {
     tx.logged_insert(customers::name.eq(name))
 }
 
-fn order(tx: &mut Tx<'_, Conn>, customer: &Customer, clerk: Option<i64>) -> Result<Order, Error> {
+pub fn order(
+    tx: &mut Tx<'_, Conn>,
+    customer: &Customer,
+    clerk: Option<i64>,
+) -> Result<Order, Error> {
     let values = (
         orders::customer_id.eq(customer.id),
         orders::clerk_id.eq(clerk),
@@ -567,6 +426,73 @@ fn what_triggers_of_other_tables_do_to_written_rows_is_logged() {
     shop.check();
 }
 
+/// Rows that only triggers write are logged if they are watched.
+#[test]
+fn watched_rows_are_logged() {
+    let mut shop = Shop::new();
+    let order = shop
+        .run(|tx| {
+            let ann = customer(tx, "ann")?;
+            order(tx, &ann, None)
+        })
+        .unwrap();
+    shop.news();
+    shop.run(|tx| {
+        let now = tx.watch(&order)?;
+        assert_eq!(now, order);
+        tx.logged_insert::<Line, _>(line(&order, 1, 5))?;
+        let gone: Result<(), Error> = tx.savepoint(|tx| {
+            tx.watch(&order)?;
+            tx.logged_insert::<Line, _>(line(&order, 2, 5))?;
+            Err(Error::Database(diesel::result::Error::RollbackTransaction))
+        });
+        assert!(gone.is_err());
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(
+        shop.news(),
+        [
+            "order:1/2 create line(order_id=1 number=1 amount=5 customer_id=NULL) nulls[4]",
+            "order:1/2 update order(id=1 customer_id=1 clerk_id=NULL total=5 version=2) nulls[3] was(total=0 version=1) set[total,version]",
+        ]
+    );
+    shop.check();
+    // First in a savepoint that is taken back, then again; and what did not change is not logged.
+    shop.run(|tx| {
+        let gone: Result<(), Error> = tx.savepoint(|tx| {
+            tx.logged_insert::<Line, _>(line(&order, 2, 5))?;
+            tx.watch(&order)?;
+            Err(Error::Database(diesel::result::Error::RollbackTransaction))
+        });
+        assert!(gone.is_err());
+        tx.logged_insert::<Remark, _>(Remark {
+            id: 1,
+            order_id: None,
+            number: None,
+            remark: "!".to_owned(),
+        })
+    })
+    .unwrap();
+    assert_eq!(shop.news().len(), 1);
+    shop.run(|tx| {
+        let missing = Order {
+            id: 77,
+            ..order.clone()
+        };
+        let error = tx.watch(&missing).unwrap_err();
+        assert!(
+            matches!(error, Error::Database(diesel::result::Error::NotFound)),
+            "{error:?}"
+        );
+        tx.watch(&order)?;
+        tx.logged_delete_by_key::<Line, _>((order.id, 1))
+    })
+    .unwrap();
+    assert_eq!(shop.news().len(), 2);
+    shop.check();
+}
+
 #[test]
 fn a_savepoint_that_is_taken_back_takes_its_rows_along() {
     let mut shop = Shop::new();
@@ -621,7 +547,7 @@ fn many_rows_are_read_again() {
 
 /// One customer, with rows on three levels below: two orders of four lines, one of which is also the
 /// customer's by another way, and remarks.
-fn fill(shop: &mut Shop) -> Customer {
+pub fn fill(shop: &mut Shop) -> Customer {
     let ann = shop
         .run(|tx| {
             tx.logged_insert_many::<Clerk, _>([
@@ -668,7 +594,7 @@ fn fill(shop: &mut Shop) -> Customer {
 }
 
 /// The parts of messages that tell operation, type and key, in order of the transaction.
-fn brief(mut news: Vec<String>) -> Vec<String> {
+pub fn brief(mut news: Vec<String>) -> Vec<String> {
     let ordinal = |line: &String| -> usize {
         line.rsplit_once(" #")
             .map_or(0, |(_, ordinal)| ordinal.parse().unwrap())
@@ -859,6 +785,38 @@ fn a_tree_goes_from_its_leaves() {
     shop.check();
 }
 
+/// Several rows that refer to each other get other keys at once, with nothing else below.
+#[test]
+fn a_tree_gets_other_keys() {
+    let mut shop = Shop::new();
+    let folder = |id, parent_id| Folder { id, parent_id };
+    shop.run(|tx| {
+        let mut folders = vec![folder(1, None), folder(100, None)];
+        folders.extend((2..10).map(|id| folder(id, Some(id - 1))));
+        tx.logged_insert_many::<Folder, _>(folders)
+    })
+    .unwrap();
+    shop.news();
+    shop.run(|tx| {
+        let all = folders::table.filter(folders::id.lt(100));
+        let by = (
+            folders::id.eq(folders::id + 50),
+            folders::parent_id.eq(folders::parent_id + 50),
+        );
+        tx.logged_update_where::<Folder, _, _>(all, by)
+    })
+    .unwrap();
+    let news = brief(shop.news());
+    assert_eq!(news.len(), 2 * 9, "{news:#?}");
+    let at = |id: i64| {
+        news.iter()
+            .position(|line| *line == format!("delete items folder {id}"))
+            .unwrap()
+    };
+    assert!((1..9).all(|id| at(id + 1) < at(id)));
+    shop.check();
+}
+
 #[test]
 fn a_circle_is_refused() {
     let mut shop = Shop::new();
@@ -932,7 +890,7 @@ fn a_log_is_replayed_where_triggers_and_keys_act() {
 }
 
 /// Three shelves in one room with a crate and a thing on each; the last thing was on the first shelf.
-fn furnish(shop: &mut Shop) {
+pub fn furnish(shop: &mut Shop) {
     shop.run(|tx| {
         for id in 1..4 {
             let code = format!("c{id}");
@@ -1082,4 +1040,144 @@ fn a_row_with_others_below_gets_another_key() {
     })
     .unwrap();
     shop.check();
+}
+
+fn memo(id: i64, body: &str) -> Memo {
+    let body = body.to_owned();
+    Memo {
+        id,
+        owner_id: 1,
+        body,
+    }
+}
+
+#[test]
+fn triggers_move_rows_to_other_aggregates() {
+    let mut shop = Shop::new();
+    let (one, two) = shop
+        .run(|tx| {
+            let one: Memo = tx.logged_insert(memo(1, "move"))?;
+            let two: Memo = tx.logged_insert(memo(2, ""))?;
+            let two = tx.logged_update(&two, memos::body.eq("move"))?;
+            Ok((one, two))
+        })
+        .unwrap();
+    assert_eq!((one.owner_id, two.owner_id), (2, 2));
+    let mut news = shop.news();
+    news.sort_by_key(|line| line.rsplit_once('#').unwrap().1.to_owned());
+    assert_eq!(
+        news,
+        [
+            r#"memos:2/1 create memo(id=1 owner_id=2 body="move") #0"#,
+            r#"memos:1/1 create memo(id=2 owner_id=1 body="") #1"#,
+            r#"memos:1/1 delete memo(id=2 owner_id=1 body="") #2"#,
+            r#"memos:2/1 create memo(id=2 owner_id=2 body="move") #3"#,
+        ]
+    );
+    shop.check();
+    let moved: Vec<Memo> = shop
+        .run(|tx| {
+            tx.logged_update_where::<Memo, _, _>(memos::table, memos::body.eq(""))?;
+            tx.logged_update_where(memos::table, memos::body.eq("move"))
+        })
+        .unwrap();
+    assert!(moved.iter().all(|memo| memo.owner_id == 3));
+    shop.check();
+}
+
+#[test]
+fn triggers_delete_rows_and_bring_them_back() {
+    let mut shop = Shop::new();
+    // What was never there for anybody is not logged.
+    let gone: Memo = shop.run(|tx| tx.logged_insert(memo(1, "drop"))).unwrap();
+    assert_eq!(gone.body, "drop");
+    assert_eq!(shop.news(), [""; 0]);
+    shop.check();
+
+    shop.run(|tx| {
+        let many = [
+            memo(1, "a"),
+            memo(2, "drop"),
+            memo(3, "b"),
+            memo(4, "c"),
+            memo(5, "keep"),
+        ];
+        tx.logged_insert_many::<Memo, _>(many)
+    })
+    .unwrap();
+    assert_eq!(shop.news().len(), 4);
+    shop.check();
+    shop.run(|tx| tx.logged_update::<Memo, _>(&memo(1, ""), memos::body.eq("drop")))
+        .unwrap();
+    assert_eq!(
+        shop.news(),
+        [r#"memos:1/2 delete memo(id=1 owner_id=1 body="a")"#]
+    );
+    shop.check();
+    shop.run(|tx| {
+        let some = memos::table.filter(memos::id.lt(5));
+        tx.logged_update_where::<Memo, _, _>(some, memos::body.eq("drop"))
+    })
+    .unwrap();
+    assert_eq!(shop.news().len(), 2);
+    shop.check();
+
+    shop.run(|tx| tx.logged_delete_by_key::<Memo, _>(5))
+        .unwrap();
+    assert_eq!(
+        shop.news(),
+        [
+            r#"memos:1/4 delete memo(id=5 owner_id=1 body="keep")"#,
+            r#"memos:1/4 create memo(id=5 owner_id=1 body="kept")"#,
+        ]
+    );
+    shop.check();
+}
+
+diesel::table! { stamps (id) { id -> BigInt, seen -> BigInt, } }
+
+/// A row whose triggers change nothing that is logged.
+#[derive(Queryable, Insertable, Oplogged, Clone, Debug, PartialEq)]
+#[diesel(table_name = stamps)]
+#[oplog(type_name = "stamp", aggregate = "stamps")]
+#[oplog(unlogged_columns(seen), triggers = "ignore")]
+struct Stamp {
+    #[oplog(tag = 1)]
+    id: i64,
+}
+
+#[test]
+fn triggers_may_be_ignored() {
+    let db = Db::with_side_effects();
+    let mut conn = db.connect();
+    conn.batch_execute(
+        "CREATE TABLE stamps (id BIGINT PRIMARY KEY, seen BIGINT NOT NULL DEFAULT 0)",
+    )
+    .unwrap();
+    conn.batch_execute(match backend() {
+        "SQLite" => {
+            "CREATE TRIGGER seen AFTER INSERT ON stamps BEGIN UPDATE stamps SET seen = 1 WHERE id = NEW.id; END"
+        }
+        _ => {
+            "CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS
+                 'BEGIN UPDATE stamps SET seen = 1 WHERE id = NEW.id; RETURN NULL; END';
+             CREATE TRIGGER seen AFTER INSERT ON stamps FOR EACH ROW EXECUTE FUNCTION see()"
+        }
+    })
+    .unwrap();
+    let oplog = builder(&db).open(&mut conn).unwrap();
+    let report = oplog.check(&mut conn).unwrap();
+    let of_stamps = report
+        .side_effects
+        .iter()
+        .find(|effect| effect.table == "stamps")
+        .unwrap();
+    assert!(of_stamps.is_declared, "{of_stamps}");
+    oplog
+        .transaction::<_, _, Error, _>(&mut conn, |tx| tx.logged_insert(Stamp { id: 7 }))
+        .map(|stamp: Stamp| assert_eq!(stamp.id, 7))
+        .unwrap();
+    assert_eq!(messages(&oplog, &mut conn), ["stamps/1 create stamp(id=7)"]);
+    let seen: i64 = stamps::table.select(stamps::seen).first(&mut conn).unwrap();
+    assert_eq!(seen, 1);
 }

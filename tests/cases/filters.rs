@@ -194,12 +194,12 @@ fn keys_that_move_are_deletes_and_creates() {
     assert_eq!(
         f.news_sorted(),
         [
-            r#"account:1/2 delete account(email=NULL id=1 owner="a" balance=10) nulls[4]"#,
-            r#"account:1001/1 create account(email=NULL id=1001 owner="a" balance=10) nulls[4]"#,
-            r#"account:1002/1 create account(email=NULL id=1002 owner="b" balance=10) nulls[4]"#,
-            r#"account:1003/1 create account(email=NULL id=1003 owner="c" balance=10) nulls[4]"#,
-            r#"account:2/2 delete account(email=NULL id=2 owner="b" balance=10) nulls[4]"#,
-            r#"account:3/2 delete account(email=NULL id=3 owner="c" balance=10) nulls[4]"#,
+            r#"account:1/2 delete items account(email=NULL id=1 owner="a" balance=10) nulls[4]"#,
+            r#"account:1001/1 create items account(email=NULL id=1001 owner="a" balance=10) nulls[4]"#,
+            r#"account:1002/1 create items account(email=NULL id=1002 owner="b" balance=10) nulls[4]"#,
+            r#"account:1003/1 create items account(email=NULL id=1003 owner="c" balance=10) nulls[4]"#,
+            r#"account:2/2 delete items account(email=NULL id=2 owner="b" balance=10) nulls[4]"#,
+            r#"account:3/2 delete items account(email=NULL id=3 owner="c" balance=10) nulls[4]"#,
         ]
     );
     f.check();

@@ -63,6 +63,12 @@ CREATE TABLE things (
     FOREIGN KEY (shelf_code, number) REFERENCES crates (shelf_code, number) ON DELETE CASCADE ON UPDATE CASCADE
 );
 
+CREATE TABLE memos (
+    id BIGSERIAL PRIMARY KEY,
+    owner_id BIGINT NOT NULL,
+    body TEXT NOT NULL
+);
+
 CREATE FUNCTION next_version() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     NEW.version := OLD.version + 1;
@@ -87,3 +93,19 @@ CREATE TRIGGER lines_added AFTER INSERT ON lines FOR EACH ROW EXECUTE FUNCTION a
 CREATE TRIGGER lines_changed AFTER UPDATE ON lines FOR EACH ROW EXECUTE FUNCTION add_up();
 CREATE TRIGGER lines_removed AFTER DELETE ON lines FOR EACH ROW EXECUTE FUNCTION add_up();
 CREATE TRIGGER crates_version BEFORE UPDATE ON crates FOR EACH ROW EXECUTE FUNCTION next_version();
+CREATE FUNCTION rule_memos() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP = 'DELETE' THEN
+        IF OLD.body = 'keep' THEN
+            INSERT INTO memos (id, owner_id, body) VALUES (OLD.id, OLD.owner_id, 'kept');
+        END IF;
+    ELSIF TG_OP = 'UPDATE' AND NEW.body = OLD.body THEN
+        RETURN NULL;
+    ELSIF NEW.body = 'move' THEN
+        UPDATE memos SET owner_id = owner_id + 1 WHERE id = NEW.id;
+    ELSIF NEW.body = 'drop' THEN
+        DELETE FROM memos WHERE id = NEW.id;
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER memos_ruled AFTER INSERT OR UPDATE OR DELETE ON memos FOR EACH ROW EXECUTE FUNCTION rule_memos();

@@ -7,7 +7,7 @@ CREATE TABLE clerks (
 CREATE TABLE customers (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL,
-    loud TEXT NOT NULL GENERATED ALWAYS AS (upper(name)) STORED,
+    loud TEXT NOT NULL GENERATED ALWAYS AS (upper(name)) VIRTUAL,
     version BIGINT NOT NULL DEFAULT 1,
     updated_at BIGINT NOT NULL DEFAULT 0
 );
@@ -63,6 +63,12 @@ CREATE TABLE things (
     FOREIGN KEY (shelf_code, number) REFERENCES crates (shelf_code, number) ON DELETE CASCADE ON UPDATE CASCADE
 );
 
+CREATE TABLE memos (
+    id INTEGER PRIMARY KEY,
+    owner_id BIGINT NOT NULL,
+    body TEXT NOT NULL
+);
+
 CREATE TRIGGER customers_version AFTER UPDATE ON customers WHEN NEW.version = OLD.version BEGIN
     UPDATE customers SET version = OLD.version + 1, updated_at = OLD.updated_at + 10 WHERE id = NEW.id;
 END;
@@ -80,4 +86,19 @@ CREATE TRIGGER lines_removed AFTER DELETE ON lines BEGIN
 END;
 CREATE TRIGGER crates_version AFTER UPDATE ON crates WHEN NEW.version = OLD.version BEGIN
     UPDATE crates SET version = OLD.version + 1 WHERE shelf_code = NEW.shelf_code AND number = NEW.number;
+END;
+CREATE TRIGGER memos_moved AFTER INSERT ON memos WHEN NEW.body = 'move' BEGIN
+    UPDATE memos SET owner_id = owner_id + 1 WHERE id = NEW.id;
+END;
+CREATE TRIGGER memos_changed AFTER UPDATE OF body ON memos WHEN NEW.body = 'move' BEGIN
+    UPDATE memos SET owner_id = owner_id + 1 WHERE id = NEW.id;
+END;
+CREATE TRIGGER memos_dropped AFTER INSERT ON memos WHEN NEW.body = 'drop' BEGIN
+    DELETE FROM memos WHERE id = NEW.id;
+END;
+CREATE TRIGGER memos_given_up AFTER UPDATE OF body ON memos WHEN NEW.body = 'drop' BEGIN
+    DELETE FROM memos WHERE id = NEW.id;
+END;
+CREATE TRIGGER memos_kept AFTER DELETE ON memos WHEN OLD.body = 'keep' BEGIN
+    INSERT INTO memos (id, owner_id, body) VALUES (OLD.id, OLD.owner_id, 'kept');
 END;

@@ -1,5 +1,6 @@
 //! What the tests of all backends share: the tables, their models, and fresh databases.
 
+pub mod behind;
 pub mod faulty;
 pub mod models;
 #[cfg(feature = "postgres")]

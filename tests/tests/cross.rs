@@ -392,3 +392,76 @@ fn postgres_does_not_hold_everything_that_sqlite_does() {
         assert_eq!(everything::table.count().get_result::<i64>(to).unwrap(), 0);
     }
 }
+
+/// A log of rows that went along, changed and moved by themselves is replayed where triggers and
+/// foreign keys would do all of it again.
+macro_rules! side_effects {
+    ($from:ident, $to:ident) => {{
+        use oplog_tests::behind::*;
+
+        let (from, to) = ($from::Db::with_side_effects(), $to::Db::with_side_effects());
+        let (mut from_conn, mut to_conn) = (from.connect(), to.connect());
+        let oplog = Oplog::builder().key(key(from.folder())).open(&mut from_conn).unwrap();
+        let ann: Customer = oplog
+            .transaction(&mut from_conn, |tx| {
+                let ann: Customer = tx.logged_insert(customers::name.eq("ann"))?;
+                let bob: Customer = tx.logged_insert(customers::name.eq("bob"))?;
+                for customer in [&ann, &bob] {
+                    let order: Order = tx.logged_insert(orders::customer_id.eq(customer.id))?;
+                    for number in 1..4 {
+                        let (order_id, customer_id) = (order.id, None);
+                        tx.logged_insert::<Line, _>(Line { order_id, number, amount: 7, customer_id })?;
+                    }
+                }
+                for code in ["a", "b"] {
+                    let shelf = (shelves::code.eq(code), shelves::room.eq(1));
+                    tx.logged_insert::<Shelf, _>(shelf)?;
+                    let (shelf_code, number, version) = (code.to_owned(), 1, 1);
+                    tx.logged_insert::<Crate, _>(Crate { shelf_code, number, version })?;
+                }
+                Ok::<_, Error>(ann)
+            })
+            .unwrap();
+        oplog
+            .transaction(&mut from_conn, |tx| {
+                tx.logged_update_where::<Customer, _, _>(customers::table, customers::name.eq("x"))?;
+                tx.logged_update_where::<Shelf, _, _>(
+                    shelves::table.filter(shelves::code.eq("a")),
+                    shelves::code.eq("c"),
+                )?;
+                tx.logged_delete(&ann)?;
+                Ok::<_, Error>(())
+            })
+            .unwrap();
+        oplog.replay(&mut from_conn).into_database(&mut to_conn).unwrap();
+        macro_rules! same {
+            ($table:ident: $model:ty, $rows:literal) => {
+                let (mut here, mut there) = (Vec::new(), Vec::new());
+                same!(@load $table: $model, from_conn, here);
+                same!(@load $table: $model, to_conn, there);
+                assert_eq!(here.len(), $rows);
+                assert_eq!(here, there);
+            };
+            (@load $table:ident: $model:ty, $conn:ident, $rows:ident) => {
+                let order = $table::table.primary_key();
+                let select = $table::table.order(order).select(<$model>::as_select());
+                $rows.extend(select.load::<$model>(&mut $conn).unwrap());
+            };
+        }
+        same!(customers: Customer, 1);
+        same!(orders: Order, 1);
+        same!(lines: Line, 3);
+        same!(shelves: Shelf, 2);
+        same!(crates: Crate, 2);
+    }};
+}
+
+#[test]
+fn side_effects_of_sqlite_on_postgres() {
+    side_effects!(sqlite, postgres);
+}
+
+#[test]
+fn side_effects_of_postgres_on_sqlite() {
+    side_effects!(postgres, sqlite);
+}

@@ -7,6 +7,8 @@ mod writes;
 
 #[path = "../cases/behind.rs"]
 mod behind;
+#[path = "../postgres/behind.rs"]
+mod behind_alone;
 #[path = "../cases/commits.rs"]
 mod commits;
 #[path = "../cases/contention.rs"]

@@ -7,6 +7,8 @@ mod writes;
 
 #[path = "../cases/behind.rs"]
 mod behind;
+#[path = "../sqlite/behind.rs"]
+mod behind_alone;
 #[path = "../cases/commits.rs"]
 mod commits;
 #[path = "../cases/deletes.rs"]

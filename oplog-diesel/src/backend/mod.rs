@@ -212,6 +212,15 @@ pub trait LogBackend: Backend + 'static {
     where
         C: LogConnection<Backend = Self>;
 
+    /// Whether a constraint of the table makes an insert or update delete rows that are in its way.
+    ///
+    /// # Errors
+    ///
+    /// Those of the statement.
+    fn replaces_rows<C>(conn: &mut C, table: &TableName) -> QueryResult<bool>
+    where
+        C: LogConnection<Backend = Self>;
+
     /// Whether foreign keys act on this connection.
     ///
     /// # Errors

@@ -38,9 +38,10 @@ statements! {
     // With the triggers of partitions. Those that a partition has from its parent are the parent's.
     // A row of pg_trigger for TRUNCATE alone is none of ours.
     SelectTriggers = "WITH RECURSIVE tree (oid) AS (SELECT to_regclass(?)::oid UNION SELECT i.inhrelid FROM pg_inherits i JOIN tree ON i.inhparent = tree.oid) SELECT false, t.tgname::text, t.tgrelid::regclass::text, CASE WHEN t.tgtype & 64 <> 0 THEN 'INSTEAD OF' WHEN t.tgtype & 2 <> 0 THEN 'BEFORE' ELSE 'AFTER' END, concat_ws(' OR ', CASE WHEN t.tgtype & 4 <> 0 THEN 'INSERT' END, CASE WHEN t.tgtype & 16 <> 0 THEN 'UPDATE' END, CASE WHEN t.tgtype & 8 <> 0 THEN 'DELETE' END), t.tgdeferrable, t.tgenabled = 'A' FROM pg_trigger t JOIN tree ON t.tgrelid = tree.oid WHERE NOT t.tgisinternal AND t.tgparentid = 0 AND t.tgenabled NOT IN ('D', 'R') AND t.tgtype & 28 <> 0 UNION ALL SELECT true, r.rulename::text, r.ev_class::regclass::text, CASE WHEN r.is_instead THEN 'INSTEAD' ELSE 'ALSO' END, CASE r.ev_type WHEN '2' THEN 'UPDATE' WHEN '3' THEN 'INSERT' ELSE 'DELETE' END, false, r.ev_enabled = 'A' FROM pg_rewrite r JOIN tree ON r.ev_class = tree.oid WHERE r.rulename <> '_RETURN' AND r.ev_enabled NOT IN ('D', 'R') ORDER BY 1, 2";
-    // One row for each column of each key. The key of a partition that came from its parent is the
+    // One row for each column of each key. The list of columns that are set came with PostgreSQL 15,
+    // and so is asked for by its name. The key of a partition that came from its parent is the
     // parent's.
-    SelectAllForeignKeys = "SELECT k.oid::bigint, k.conname::text, cn.nspname::text, c.relname::text, pn.nspname::text, p.relname::text, ca.attname::text, pa.attname::text, k.confdeltype::text, k.confupdtype::text FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace cn ON cn.oid = c.relnamespace JOIN pg_class p ON p.oid = k.confrelid JOIN pg_namespace pn ON pn.oid = p.relnamespace CROSS JOIN LATERAL unnest(k.conkey, k.confkey) WITH ORDINALITY AS u (child, parent, at) JOIN pg_attribute ca ON ca.attrelid = c.oid AND ca.attnum = u.child JOIN pg_attribute pa ON pa.attrelid = p.oid AND pa.attnum = u.parent WHERE k.contype = 'f' AND k.conparentid = 0 ORDER BY k.oid, u.at";
+    SelectAllForeignKeys = "SELECT k.oid::bigint, k.conname::text, cn.nspname::text, c.relname::text, pn.nspname::text, p.relname::text, ca.attname::text, pa.attname::text, k.confdeltype::text, k.confupdtype::text, CASE jsonb_typeof(to_jsonb(k) -> 'confdelsetcols') WHEN 'array' THEN (to_jsonb(k) -> 'confdelsetcols') @> to_jsonb(u.child) ELSE true END FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace cn ON cn.oid = c.relnamespace JOIN pg_class p ON p.oid = k.confrelid JOIN pg_namespace pn ON pn.oid = p.relnamespace CROSS JOIN LATERAL unnest(k.conkey, k.confkey) WITH ORDINALITY AS u (child, parent, at) JOIN pg_attribute ca ON ca.attrelid = c.oid AND ca.attnum = u.child JOIN pg_attribute pa ON pa.attrelid = p.oid AND pa.attnum = u.parent WHERE k.contype = 'f' AND k.conparentid = 0 ORDER BY k.oid, u.at";
     SelectGenerators = "SELECT attname::text, pg_get_serial_sequence(?, attname) FROM pg_attribute WHERE attrelid = to_regclass(?) AND attnum > 0 AND NOT attisdropped AND attnotnull AND pg_get_serial_sequence(?, attname) IS NOT NULL";
     SelectDeferrable = "SELECT k.conname::text, k.condeferrable FROM pg_constraint k JOIN pg_class t ON t.oid = k.conrelid WHERE t.oid = to_regclass(?) AND (k.condeferrable OR k.contype = 'f' AND k.conparentid = 0 AND pg_has_role(t.relowner, 'USAGE')) ORDER BY k.conname";
     SelectForeignKeys = "SELECT conname::text, pg_get_constraintdef(oid), confrelid::regclass::text FROM pg_constraint WHERE contype = 'f' AND conrelid = to_regclass(?) AND confrelid = to_regclass(?) ORDER BY conname";
@@ -310,6 +311,7 @@ impl LogBackend for Pg {
                 columns: vec![KeyColumn {
                     child: text(row, 6)?,
                     parent: text(row, 7)?,
+                    is_set: Self::read_i64(row, 10)? != 0,
                 }],
                 on_delete: action(&text(row, 8)?),
                 on_update: action(&text(row, 9)?),
@@ -317,6 +319,13 @@ impl LogBackend for Pg {
             Ok((Self::read_i64(row, 0)?, key))
         })?;
         Ok(joined(columns))
+    }
+
+    fn replaces_rows<C>(_conn: &mut C, _table: &TableName) -> QueryResult<bool>
+    where
+        C: LogConnection<Backend = Self>,
+    {
+        Ok(false)
     }
 
     fn keys_act<C>(_conn: &mut C) -> QueryResult<bool>

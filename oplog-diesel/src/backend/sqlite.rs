@@ -272,6 +272,7 @@ impl LogBackend for Sqlite {
                     columns: vec![KeyColumn {
                         child: text(row, 3)?,
                         parent: text(row, 4)?,
+                        is_set: true,
                     }],
                     on_delete: action(&text(row, 5)?),
                     on_update: action(&text(row, 6)?),
@@ -285,6 +286,20 @@ impl LogBackend for Sqlite {
             key.name = format!("FOREIGN KEY ({})", columns.join(", "));
         }
         Ok(keys)
+    }
+
+    fn replaces_rows<C>(conn: &mut C, table: &TableName) -> QueryResult<bool>
+    where
+        C: LogConnection<Backend = Self>,
+    {
+        let schema = Self::quote(table.schema().unwrap_or("main"))?;
+        let select = sql_query(format!(
+            "SELECT sql FROM {schema}.sqlite_master WHERE type = 'table' AND name = ? COLLATE NOCASE"
+        ));
+        let sql = load_one(conn, select.bind::<Text, _>(table.name()), |row| {
+            text(row, 0)
+        })?;
+        Ok(sql.is_some_and(|sql| says_replace(&sql)))
     }
 
     /// Only if the connection was told to check them.
@@ -500,27 +515,41 @@ fn trigger_words(sql: &str) -> Option<(String, String)> {
     Some((timing, word))
 }
 
-/// The words of a statement in capitals, without comments. Ends at anything else than a word.
+/// Whether a statement that makes a table gives it a constraint that replaces rows.
+fn says_replace(sql: &str) -> bool {
+    let words: Vec<String> = words(sql).collect();
+    words
+        .windows(3)
+        .any(|words| words == ["ON", "CONFLICT", "REPLACE"])
+}
+
+/// The words of a statement in capitals, without what is in quotes or in comments.
 fn words(sql: &str) -> impl Iterator<Item = String> {
     let mut rest = sql;
     std::iter::from_fn(move || {
         loop {
-            rest = rest.trim_start();
+            let first = rest.chars().next()?;
             if let Some(comment) = rest.strip_prefix("--") {
                 rest = comment.split_once('\n').map_or("", |(_, rest)| rest);
             } else if let Some(comment) = rest.strip_prefix("/*") {
                 rest = comment.split_once("*/").map_or("", |(_, rest)| rest);
-            } else {
+            } else if ['"', '`', '\'', '['].contains(&first) {
+                rest = &rest[identifier_end(rest)?..];
+            } else if is_of_word(first) {
                 break;
+            } else {
+                rest = &rest[first.len_utf8()..];
             }
         }
-        let end = rest
-            .find(|c: char| !c.is_ascii_alphabetic())
-            .unwrap_or(rest.len());
+        let end = rest.find(|c| !is_of_word(c)).unwrap_or(rest.len());
         let (word, after) = rest.split_at(end);
         rest = after;
-        (!word.is_empty()).then(|| word.to_ascii_uppercase())
+        Some(word.to_ascii_uppercase())
     })
+}
+
+fn is_of_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
 }
 
 /// Where the identifier at the start of `sql` ends, in any of SQLite's four ways to quote.
@@ -553,7 +582,27 @@ fn identifier_end(sql: &str) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::{rename_index, trigger_words};
+    use super::{rename_index, says_replace, trigger_words};
+
+    #[test]
+    fn constraints_that_replace_rows_are_found() {
+        for sql in [
+            "CREATE TABLE t (a INTEGER PRIMARY KEY ON CONFLICT REPLACE)",
+            "create table t (a unique on /* so */ conflict -- and\n replace, b)",
+            "CREATE TABLE t (a, [b'c], UNIQUE (a) ON\nCONFLICT\tREPLACE)",
+        ] {
+            assert!(says_replace(sql), "{sql}");
+        }
+        for sql in [
+            "CREATE TABLE t (a INTEGER PRIMARY KEY ON CONFLICT ROLLBACK)",
+            "CREATE TABLE t (a DEFAULT 'on conflict replace', \"ON CONFLICT REPLACE\")",
+            "CREATE TABLE t (a) -- ON CONFLICT REPLACE",
+            "CREATE TABLE t (a CHECK (a <> 'on conflict' AND replace(a, 'b', 'c') = a))",
+            "CREATE TABLE t ('open",
+        ] {
+            assert!(!says_replace(sql), "{sql}");
+        }
+    }
 
     #[test]
     fn when_a_trigger_fires_is_read_from_its_statement() {

@@ -60,6 +60,8 @@ struct Table<DB: LogBackend> {
     def: &'static TypeDef,
     ops: &'static dyn TableOps<DB>,
     texts: Texts,
+    /// Rows that were made in the name of this model, less those that were deleted.
+    rows: i64,
 }
 
 impl<'o, DB: LogBackend> Applier<'o, DB> {
@@ -194,7 +196,7 @@ impl<'o, DB: LogBackend> Applier<'o, DB> {
                 self.pending_type = Some(def.type_name);
                 self.pending_items = items;
                 self.pending.push((place.clone(), row));
-                self.report.rows += 1;
+                self.count(def.type_name, 1);
             }
             Op::Update => {
                 let before = table.decode_before(place, &message)?;
@@ -205,8 +207,41 @@ impl<'o, DB: LogBackend> Applier<'o, DB> {
                     self.defer_after(conn, error, items, place, def.type_name, &*row)?;
                     self.tables[def.type_name].delete(conn, place, &*row)?;
                 }
-                self.report.rows = self.report.rows.saturating_sub(1);
+                self.count(def.type_name, -1);
             }
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, type_name: &'static str, rows: i64) {
+        if let Some(table) = self.tables.get_mut(type_name) {
+            table.rows += rows;
+        }
+    }
+
+    /// The tables must hold as many rows as the log says. They do not if a foreign key of the target
+    /// deleted any.
+    fn check_rows<C>(&mut self, conn: &mut C) -> Result<(), Error>
+    where
+        C: LogConnection<Backend = DB>,
+    {
+        // Several models may share a table, and one of them delete what another made.
+        let mut tables: BTreeMap<&TableName, (i64, &Table<DB>)> = BTreeMap::new();
+        for table in self.tables.values() {
+            tables.entry(&table.name).or_insert((0, table)).0 += table.rows;
+        }
+        for (name, (expected, table)) in tables {
+            let found = table
+                .rows(conn)
+                .map_err(Error::store("counting the rows of a table"))?;
+            let expected = u64::try_from(expected).unwrap_or(0);
+            if found != expected {
+                return Err(Error::Target {
+                    table: name.to_string(),
+                    what: TargetError::Rows { expected, found },
+                });
+            }
+            self.report.rows += found;
         }
         Ok(())
     }
@@ -322,6 +357,7 @@ impl<'o, DB: LogBackend> Applier<'o, DB> {
     {
         self.flush(conn)?;
         self.check_deferred(conn)?;
+        self.check_rows(conn)?;
         for statement in &self.deferral.undo {
             conn.batch_execute(statement)
                 .map_err(Error::store("making the constraints what they were"))?;
@@ -389,6 +425,7 @@ impl<DB: LogBackend> Table<DB> {
             def,
             ops,
             texts,
+            rows: 0,
         })
     }
 
@@ -584,6 +621,20 @@ impl<DB: LogBackend> Table<DB> {
             },
             |row| self.ops.read(row),
         )
+    }
+
+    /// How many rows there are.
+    fn rows<C>(&self, conn: &mut C) -> Result<u64, DieselError>
+    where
+        C: LogConnection<Backend = DB>,
+    {
+        let count = OnTable {
+            texts: &self.texts,
+            def: self.def,
+            verb: Verb::Count,
+        };
+        let rows = load(conn, count, |row| DB::read_i64(row, 0))?.pop();
+        Ok(rows.unwrap_or(0).unsigned_abs())
     }
 
     /// The primary key of a row, for people.

@@ -107,8 +107,9 @@ impl<'o, 'c, C: LogConnection> Replay<'o, 'c, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::Target`] if a copy exists and is not empty, [`Error::Diverged`], [`Error::Entry`] if
-    /// an entry of the log is not intact, [`Error::OuterTransaction`], [`Error::Store`].
+    /// [`Error::Target`] if a copy exists and is not empty, or does not hold as many rows as the log in
+    /// the end; [`Error::Diverged`]; [`Error::Entry`] if an entry of the log is not intact;
+    /// [`Error::OuterTransaction`], [`Error::Store`].
     pub fn into_suffix(self, suffix: &str) -> Result<ReplayReport, Error> {
         if suffix.is_empty() {
             return Err(Error::Target {
@@ -151,10 +152,10 @@ impl<'o, 'c, C: LogConnection> Replay<'o, 'c, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::Target`] if a table is missing, is not empty or has triggers that
-    /// no model declares; [`Error::Diverged`],
-    /// also if the target can't hold a value as it is; [`Error::Entry`] if an entry of the log is
-    /// not intact; [`Error::OuterTransaction`], [`Error::Store`].
+    /// [`Error::Target`] if a table is missing, is not empty, has triggers that no model declares, or
+    /// does not hold as many rows as the log in the end; [`Error::Diverged`], also if the target can't
+    /// hold a value as it is; [`Error::Entry`] if an entry of the log is not intact;
+    /// [`Error::OuterTransaction`], [`Error::Store`].
     pub fn into_database<T: Connect>(self, target: &mut T) -> Result<ReplayReport, Error> {
         type BackendOf<T> = <<T as Connect>::Connection as diesel::Connection>::Backend;
         let Replay {

@@ -88,6 +88,8 @@ pub(crate) enum Verb<'a, DB: LogBackend> {
     Delete { key: &'a dyn AnyRow<DB> },
     /// Reads any row.
     Any,
+    /// Counts the rows.
+    Count,
 }
 
 impl<DB: LogBackend> OnTable<'_, DB> {
@@ -176,6 +178,11 @@ impl<DB: LogBackend> QueryFragment<DB> for OnTable<'_, DB> {
                 out.push_sql(&texts.table);
                 self.with_key(*key, &mut out)?;
                 self.returning(&mut out);
+                Ok(())
+            }
+            Verb::Count => {
+                out.push_sql("SELECT count(*) FROM ");
+                out.push_sql(&texts.table);
                 Ok(())
             }
             Verb::Any => {

@@ -101,6 +101,57 @@ fn no_such_column() {
     alice().value(4);
 }
 
+mod declared {
+    use oplog_diesel::prelude::*;
+
+    use super::schema::accounts;
+
+    #[derive(Oplogged)]
+    #[diesel(table_name = accounts)]
+    #[oplog(type_name = "loud_account", aggregate = "account", partial)]
+    #[oplog(triggers = "reread", cascade = "log")]
+    pub struct Loud {
+        #[oplog(tag = 1)]
+        pub id: i64,
+    }
+
+    #[derive(Oplogged)]
+    #[diesel(table_name = accounts)]
+    #[oplog(
+        type_name = "quiet_account",
+        aggregate = "account",
+        partial,
+        triggers = "ignore"
+    )]
+    pub struct Quiet {
+        #[oplog(tag = 1)]
+        pub id: i64,
+    }
+}
+
+#[test]
+fn what_the_database_does_is_declared() {
+    use oplog_diesel::{Cascade, Model, Triggers};
+
+    let of = |model: Model| (model.triggers(), model.cascade());
+    assert_eq!(
+        of(Model::of::<Account>()),
+        (Triggers::Undeclared, Cascade::Undeclared)
+    );
+    assert_eq!(
+        of(Model::of::<declared::Loud>()),
+        (Triggers::Reread, Cascade::Log)
+    );
+    assert_eq!(
+        of(Model::of::<declared::Quiet>()),
+        (Triggers::Ignore, Cascade::Undeclared)
+    );
+    assert_eq!(
+        (declared::Loud { id: 1 }.id, declared::Quiet { id: 2 }.id),
+        (1, 2)
+    );
+}
+
 #[derive(OplogValue, Debug, PartialEq, Clone, Copy)]
 struct TeamId(i64);
 
