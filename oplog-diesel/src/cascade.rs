@@ -199,7 +199,7 @@ impl<DB: LogBackend> Below<DB> {
             known.insert((def.type_name, key), at);
         }
         let keys_act = DB::keys_act(conn)
-            .map_err(|error| progress.failed("asking whether foreign keys act", error))?;
+            .map_err(|error| progress.failed(conn, "asking whether foreign keys act", error))?;
         // Where they do not, nothing goes with a deleted row. But a row that moves must still be
         // able to do so on a target where they do.
         let mut waiting: Vec<usize> = match keys_act || purpose == Purpose::Move {
@@ -234,7 +234,7 @@ impl<DB: LogBackend> Below<DB> {
                     };
                     let children = by_key::children(conn, &ends, &rows, DB::ops(&key.child))
                         .map_err(|error| {
-                            progress.failed("reading the rows that refer to others", error)
+                            progress.failed(conn, "reading the rows that refer to others", error)
                         })?;
                     for (parent, row) in children {
                         let parent = parents[parent];
@@ -589,7 +589,10 @@ impl<C: LogConnection> Tx<'_, C> {
             .collect();
         let kept = M::table()
             .and_then(|table| by_key::select(self.conn, M::DEF, &table, &missing, |_| Ok(())))
-            .map_err(|error| self.progress.failed("looking for deleted rows", error))?;
+            .map_err(|error| {
+                self.progress
+                    .failed(self.conn, "looking for deleted rows", error)
+            })?;
         match kept.is_empty() {
             true => Ok(()),
             false => Err(Error::RowCount {
@@ -639,7 +642,10 @@ impl<C: LogConnection> Tx<'_, C> {
         }
         M::table()
             .and_then(|table| by_key::lock(self.conn, M::DEF, &table, &rows))
-            .map_err(|error| self.progress.failed("locking rows that may move", error))?;
+            .map_err(|error| {
+                self.progress
+                    .failed(self.conn, "locking rows that may move", error)
+            })?;
         Below::find(self.conn, self.progress, M::DEF, &rows, Purpose::Move).map(Some)
     }
 
@@ -845,7 +851,7 @@ fn read_again<C: LogConnection>(
     let ops = C::Backend::ops(model);
     ops.table()
         .and_then(|table| by_key::select(conn, model.def(), &table, rows, |row| ops.read(row)))
-        .map_err(|error| progress.failed("reading the rows that foreign keys changed", error))
+        .map_err(|error| progress.failed(conn, "reading the rows that foreign keys changed", error))
 }
 
 /// The nodes that go, each after those that refer to it. `None` if some refer to each other in a

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use diesel::query_dsl::methods::LoadQuery;
 use diesel::query_source::QuerySource;
+use diesel::result::Error as DieselError;
 use oplog_core::{Aggregate, Message, Op, RowValues, TypeDef, Value};
 
 use crate::backend::LogBackend;
@@ -283,7 +284,7 @@ impl Progress {
         let stored = ops
             .table()
             .and_then(|table| by_key::select(conn, def, &table, &rows, |row| ops.read(row)))
-            .map_err(|error| self.failed("reading the written rows again", error))?;
+            .map_err(|error| self.failed(conn, "reading the written rows again", error))?;
         let stored: HashMap<Vec<u8>, _> = stored
             .into_iter()
             .map(|row| (key_of(def, |index| row.value(index)), row))
@@ -303,11 +304,24 @@ impl Progress {
     }
 
     /// Keeps in mind why one of our own statements failed, whatever the closure makes of the error.
-    pub fn failed(&mut self, operation: &'static str, error: diesel::result::Error) -> Error {
-        if let Some(retry) = Retry::of(&error) {
+    pub fn failed<C: LogConnection>(
+        &mut self,
+        conn: &mut C,
+        operation: &'static str,
+        error: DieselError,
+    ) -> Error {
+        self.remember(conn, &error);
+        Error::store(operation)(error)
+    }
+
+    /// Keeps in mind what the error of any statement says about the transaction.
+    pub fn remember<C: LogConnection>(&mut self, conn: &mut C, error: &DieselError) {
+        if let Some(retry) = Retry::of(error) {
             self.retry = Some(retry);
         }
-        Error::store(operation)(error)
+        if C::Backend::has_vanished(conn) {
+            self.recorder.vanished();
+        }
     }
 }
 
@@ -399,7 +413,10 @@ impl<C: LogConnection> Tx<'_, C> {
                     <M as Bindable<C::Backend>>::read(row)
                 })
             })
-            .map_err(|error| self.progress.failed("reading written rows again", error))?;
+            .map_err(|error| {
+                self.progress
+                    .failed(self.conn, "reading written rows again", error)
+            })?;
         let mut stored: HashMap<Vec<u8>, M> = stored
             .into_iter()
             .map(|row| (key_bytes(&row), row))

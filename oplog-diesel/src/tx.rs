@@ -748,23 +748,13 @@ impl<'t, C: LogConnection> Tx<'t, C> {
 
     /// Keeps in mind why a statement failed, whatever the closure makes of the error.
     fn failed(&mut self, error: DieselError) -> Error {
-        self.note(&error);
+        self.progress.remember(self.conn, &error);
         Error::Database(error)
     }
 
     /// As [`failed`](Self::failed), for a statement of our own.
     fn store_failed(&mut self, operation: &'static str, error: DieselError) -> Error {
-        self.note(&error);
-        Error::store(operation)(error)
-    }
-
-    fn note(&mut self, error: &DieselError) {
-        if let Some(retry) = Retry::of(error) {
-            self.progress.retry = Some(retry);
-        }
-        if C::Backend::has_vanished(self.conn) {
-            self.progress.recorder.vanished();
-        }
+        self.progress.failed(self.conn, operation, error)
     }
 
     /// Refuses to send anything once the database has taken back the transaction by itself.
