@@ -4,6 +4,8 @@ pub mod faulty;
 pub mod models;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "postgres")]
+pub mod proxy;
 pub mod schema;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
