@@ -7,5 +7,7 @@ pub mod postgres;
 #[cfg(feature = "postgres")]
 pub mod proxy;
 pub mod schema;
+#[cfg(feature = "postgres")]
+pub mod server;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;

@@ -51,6 +51,8 @@ mod races;
 mod replays;
 #[path = "../cases/rows.rs"]
 mod rows;
+#[path = "../cases/restarts.rs"]
+mod restarts;
 #[path = "../cases/sabotage.rs"]
 mod sabotage;
 #[path = "../cases/savepoints.rs"]
