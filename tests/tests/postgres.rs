@@ -47,6 +47,8 @@ mod nesting;
 mod poison;
 #[path = "../cases/races.rs"]
 mod races;
+#[path = "../cases/read_only.rs"]
+mod read_only;
 #[path = "../cases/replays.rs"]
 mod replays;
 #[path = "../cases/rows.rs"]

@@ -25,6 +25,8 @@ mod fixture;
 mod forms;
 #[path = "../cases/heads.rs"]
 mod heads;
+#[path = "../cases/full.rs"]
+mod full;
 #[path = "../cases/inserts.rs"]
 mod inserts;
 #[path = "../cases/journal.rs"]
@@ -45,6 +47,8 @@ mod nesting;
 mod poison;
 #[path = "../cases/races.rs"]
 mod races;
+#[path = "../cases/read_only.rs"]
+mod read_only;
 #[path = "../cases/replays.rs"]
 mod replays;
 #[path = "../cases/rows.rs"]
