@@ -11,6 +11,8 @@ mod behind;
 mod commits;
 #[path = "../cases/contention.rs"]
 mod contention;
+#[path = "../cases/crowds.rs"]
+mod crowds;
 #[path = "../cases/cuts.rs"]
 mod cuts;
 #[path = "../cases/deletes.rs"]

@@ -9,6 +9,8 @@ mod writes;
 mod behind;
 #[path = "../cases/commits.rs"]
 mod commits;
+#[path = "../cases/crowds.rs"]
+mod crowds;
 #[path = "../cases/deletes.rs"]
 mod deletes;
 #[path = "../cases/entries.rs"]
