@@ -211,6 +211,14 @@ pub(crate) fn opening<C: LogConnection, T>(conn: &mut C, open: impl FnOnce(&mut 
     }
 }
 
+/// Gives up a connection that can't be used any more: Diesel refuses transactions on it, and no pool
+/// hands it out again. What is open is rolled back if that is still possible.
+#[cfg(feature = "sqlite")]
+pub(crate) fn give_up<C: LogConnection>(conn: &mut C) {
+    let _ = catch_unwind(AssertUnwindSafe(|| conn.batch_execute("ROLLBACK")));
+    AnsiTransactionManager::transaction_manager_status_mut(conn).set_in_error();
+}
+
 /// Commits. If that fails, the transaction is rolled back.
 pub(crate) fn commit<C: LogConnection>(conn: &mut C) -> QueryResult<()> {
     let before = depth(conn);
@@ -220,6 +228,12 @@ pub(crate) fn commit<C: LogConnection>(conn: &mut C) -> QueryResult<()> {
         rollback(conn);
     }
     result
+}
+
+/// Whether Diesel has given up the connection, because it was lost or could not roll back.
+pub(crate) fn is_broken<C: LogConnection>(conn: &mut C) -> bool {
+    let status = AnsiTransactionManager::transaction_manager_status_mut(conn);
+    status.transaction_depth().is_err()
 }
 
 /// How many transactions are open in one another; none if the connection is broken.

@@ -220,14 +220,14 @@ impl TransactionBuilder<'_> {
         let heads = oplog.heads();
         let (head, exists) = match heads.trusted(aggregate) {
             Some(head) => (head, true),
-            None => match store::ticket(conn, aggregate.as_str())
-                .map_err(Error::store("reading a ticket"))?
-            {
-                Some(head) => {
+            None => match store::ticket(conn, aggregate.as_str()) {
+                Ok(Some(head)) => {
                     heads.read(aggregate, head);
                     (head, true)
                 }
-                None => (oplog.genesis(aggregate)?, false),
+                Ok(None) => (oplog.genesis(aggregate)?, false),
+                Err(error) if Retry::of(&error).is_some() => return Ok(None),
+                Err(error) => return Err(Error::store("reading a ticket")(error)),
             },
         };
         oplog.check_epoch(aggregate, &head)?;

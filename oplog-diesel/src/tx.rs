@@ -13,7 +13,7 @@ use oplog_core::{LogRow, Message, RecordError, Recorder};
 use crate::backend::{InsertMany, LogBackend};
 use crate::bind::Bindable;
 use crate::by_key::key_of;
-use crate::connection::{LogConnection, commit, depth, load, rollback_to};
+use crate::connection::{LogConnection, commit, depth, is_broken, load, rollback_to};
 use crate::dml::{
     Before, BeforeDelete, ByKeys, Delete, Deleted, FilterOf, Inserted, Locking, Many, One,
     Returning, Update, Updated,
@@ -630,10 +630,14 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         self.alive()?;
         let before = depth(self.conn);
         let outcome = catch_unwind(AssertUnwindSafe(|| body(self.conn)));
-        let is_same = depth(self.conn) == before;
+        let (is_same, is_lost) = (depth(self.conn) == before, is_broken(self.conn));
         // What the closure opened is closed before anything else is sent.
         rollback_to(self.conn, before);
-        let result = outcome.unwrap_or_else(|panic| resume_unwind(panic));
+        let result = match outcome.unwrap_or_else(|panic| resume_unwind(panic)) {
+            // A connection that is lost is in no transaction any more.
+            Err(error) if is_lost => return Err(self.failed(error)),
+            result => result,
+        };
         if !is_same {
             return Err(Error::Lent {
                 what: LentError::Transaction,

@@ -31,8 +31,8 @@ const FAULTS: &[Fault] = &[
 ];
 
 /// A log in which writes are made to fail.
-struct Ordeal {
-    f: Fixture,
+pub struct Ordeal {
+    pub f: Fixture,
     stage: Stage,
     is_set: bool,
     /// What there was before the write.
@@ -40,14 +40,14 @@ struct Ordeal {
 }
 
 /// What a write does if nothing fails.
-struct Expected {
+pub struct Expected {
     rows: Rows,
     entries: usize,
 }
 
 /// What the caller was told.
 #[derive(Debug)]
-enum Told {
+pub enum Told {
     Done(Vec<Receipt>),
     Failed(Error),
     Unknown(Vec<Receipt>),
@@ -81,7 +81,7 @@ fn totals(conn: &mut Conn) -> Totals {
 }
 
 impl Ordeal {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Ordeal {
             f: Fixture::new(),
             stage: Stage { number: 0 },
@@ -104,21 +104,26 @@ impl Ordeal {
         Faulty::new(self.f.db.connect())
     }
 
-    /// Lets each statement of a write fail in turn, in the ways that are given for its number of all.
-    fn suffer(&mut self, mode: &Mode, write: &Write, faults: impl Fn(usize, usize) -> Vec<Fault>) {
-        let mut conn = self.connect();
+    /// Runs a write in which nothing fails.
+    pub fn succeed(&mut self, conn: &mut Faulty<Conn>, mode: &Mode, write: &Write) -> Expected {
         let stage = self.stage();
         let before = totals(&mut self.f.conn);
         conn.heal();
-        let receipts = run(&self.f.oplog, &mut conn, mode, write, stage).unwrap();
-        let statements = conn.sent().to_vec();
+        let receipts = run(&self.f.oplog, conn, mode, write, stage).unwrap();
         self.is_set = false;
-        let expected = Expected {
-            rows: stage.rows(&mut self.f.conn),
-            entries: receipts.len(),
-        };
         let after = totals(&mut self.f.conn);
         assert_eq!(after.entries, before.entries + receipts.len() as i64);
+        Expected {
+            rows: stage.rows(&mut self.f.conn),
+            entries: receipts.len(),
+        }
+    }
+
+    /// Lets each statement of a write fail in turn, in the ways that are given for its number of all.
+    fn suffer(&mut self, mode: &Mode, write: &Write, faults: impl Fn(usize, usize) -> Vec<Fault>) {
+        let mut conn = self.connect();
+        let expected = self.succeed(&mut conn, mode, write);
+        let statements = conn.sent().to_vec();
         assert!(statements.len() >= 2);
         let mut failed = Vec::new();
         for (index, sql) in statements.iter().enumerate() {
@@ -131,7 +136,8 @@ impl Ordeal {
                 let done = catch_unwind(AssertUnwindSafe(|| {
                     let told = self.run(&mut conn, mode, write);
                     assert_told(&told, fault);
-                    self.assert_true(&told, &expected, sql, fault);
+                    let is_after = sql == "COMMIT" && fault == Fault::PanicAfter;
+                    self.assert_true(&told, &expected, is_after);
                     assert_usable(&mut conn, at, fault);
                 }));
                 if done.is_err() {
@@ -151,7 +157,7 @@ impl Ordeal {
     }
 
     /// Runs a write in which something fails.
-    fn run(&mut self, conn: &mut Faulty<Conn>, mode: &Mode, write: &Write) -> Told {
+    pub fn run(&mut self, conn: &mut Faulty<Conn>, mode: &Mode, write: &Write) -> Told {
         let stage = self.stage();
         self.before = (stage.rows(&mut self.f.conn), totals(&mut self.f.conn));
         match catch_unwind(AssertUnwindSafe(|| {
@@ -165,8 +171,9 @@ impl Ordeal {
         }
     }
 
-    /// What the caller was told is what happened: all of it, or nothing at all.
-    fn assert_true(&mut self, told: &Told, expected: &Expected, sql: &str, fault: Fault) {
+    /// What the caller was told is what happened: all of it, or nothing at all. Only of a panic it must
+    /// be known whether it came after the commit.
+    pub fn assert_true(&mut self, told: &Told, expected: &Expected, is_after: bool) -> bool {
         let observer = &mut self.f.conn;
         let is_committed = match told {
             Told::Done(receipts) => {
@@ -179,7 +186,7 @@ impl Ordeal {
                 assert!(!receipts.is_empty(), "there is nothing to be unsure about");
                 self.f.oplog.resolve(observer, receipts).unwrap()
             }
-            Told::Panicked => sql == "COMMIT" && fault == Fault::PanicAfter,
+            Told::Panicked => is_after,
         };
         if let Told::Done(receipts) | Told::Unknown(receipts) = told {
             assert_eq!(receipts.len(), expected.entries, "{told:?}");
@@ -195,6 +202,7 @@ impl Ordeal {
         } else {
             assert_eq!((rows, totals), self.before, "{told:?}");
         }
+        is_committed
     }
 }
 

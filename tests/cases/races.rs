@@ -16,7 +16,7 @@ const THREADS: usize = 16;
 const ROUNDS: usize = 4;
 
 /// Runs `body` in several threads that begin together, each with a connection of its own.
-fn together(db: &Db, threads: usize, body: impl Fn(usize, &mut Conn) + Sync) {
+pub fn together(db: &Db, threads: usize, body: impl Fn(usize, &mut Conn) + Sync) {
     let mut conns: Vec<Conn> = (0..threads).map(|_| db.connect()).collect();
     let barrier = Barrier::new(threads);
     thread::scope(|scope| {

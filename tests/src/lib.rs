@@ -5,6 +5,10 @@ pub mod faulty;
 pub mod models;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "postgres")]
+pub mod proxy;
 pub mod schema;
+#[cfg(feature = "postgres")]
+pub mod server;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;

@@ -16,6 +16,7 @@ pub const REMEMBERS_HEADS: bool = true;
 
 /// A database of its own, dropped with everything in it unless the test fails.
 pub struct Db {
+    server: String,
     name: String,
     folder: tempfile::TempDir,
 }
@@ -36,18 +37,24 @@ pub fn connect(url: &str) -> Conn {
 impl Db {
     /// An empty database.
     pub fn empty() -> Self {
+        Self::empty_on(server())
+    }
+
+    /// An empty database on the server with this URL.
+    pub fn empty_on(server: String) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!(
             "oplog_test_{}_{}",
             std::process::id(),
             NEXT.fetch_add(1, Ordering::Relaxed)
         );
-        let mut conn = PgConnection::establish(&server()).expect("the server for tests");
+        let mut conn = PgConnection::establish(&server).expect("the server for tests");
         conn.batch_execute(&format!("DROP DATABASE IF EXISTS {name}"))
             .expect("no old database");
         conn.batch_execute(&format!("CREATE DATABASE {name}"))
             .expect("a new database");
         Db {
+            server,
             name,
             folder: tempfile::tempdir().expect("a temporary folder"),
         }
@@ -65,7 +72,12 @@ impl Db {
 
     /// A database with the application's tables and the log's.
     pub fn new() -> Self {
-        let db = Self::empty();
+        Self::new_on(server())
+    }
+
+    /// As [`new`](Self::new), on the server with this URL.
+    pub fn new_on(server: String) -> Self {
+        let db = Self::empty_on(server);
         let mut conn = db.connect();
         conn.batch_execute(include_str!("postgres.sql"))
             .expect("the tables of the tests");
@@ -73,11 +85,17 @@ impl Db {
         db
     }
 
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     pub fn url(&self) -> String {
-        let server = server();
-        let (base, query) = server
+        let (base, query) = self
+            .server
             .split_once('?')
-            .map_or((server.as_str(), None), |(base, query)| (base, Some(query)));
+            .map_or((self.server.as_str(), None), |(base, query)| {
+                (base, Some(query))
+            });
         let (host, _) = base
             .rsplit_once('/')
             .expect("a URL that ends in a database");
@@ -125,7 +143,7 @@ impl Drop for Db {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("the database {} is kept", self.name);
-        } else if let Ok(mut conn) = PgConnection::establish(&server()) {
+        } else if let Ok(mut conn) = PgConnection::establish(&self.server) {
             let _ = conn.batch_execute(&format!(
                 "DROP DATABASE IF EXISTS {} WITH (FORCE)",
                 self.name

@@ -102,9 +102,9 @@ pub const NAME: &str = "sqlite";
 /// Waits until nobody else is connected. The locks of a process go with it.
 pub fn wait_alone(_conn: &mut Conn) {}
 
-/// Whether no transaction is open, whatever Diesel thinks.
+/// Whether no transaction is open, whatever Diesel thinks, and one that writes can be.
 pub fn is_free(conn: &mut Conn) -> bool {
-    conn.batch_execute("BEGIN; ROLLBACK").is_ok()
+    conn.batch_execute("BEGIN IMMEDIATE; ROLLBACK").is_ok()
 }
 
 impl Default for Db {

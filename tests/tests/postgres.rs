@@ -13,6 +13,10 @@ mod behind_alone;
 mod commits;
 #[path = "../cases/contention.rs"]
 mod contention;
+#[path = "../cases/crowds.rs"]
+mod crowds;
+#[path = "../cases/cuts.rs"]
+mod cuts;
 #[path = "../cases/deletes.rs"]
 mod deletes;
 #[path = "../cases/entries.rs"]
@@ -47,8 +51,12 @@ mod nesting;
 mod poison;
 #[path = "../cases/races.rs"]
 mod races;
+#[path = "../cases/read_only.rs"]
+mod read_only;
 #[path = "../cases/replays.rs"]
 mod replays;
+#[path = "../cases/restarts.rs"]
+mod restarts;
 #[path = "../cases/rows.rs"]
 mod rows;
 #[path = "../cases/sabotage.rs"]

@@ -11,6 +11,8 @@ mod behind;
 mod behind_alone;
 #[path = "../cases/commits.rs"]
 mod commits;
+#[path = "../cases/crowds.rs"]
+mod crowds;
 #[path = "../cases/deletes.rs"]
 mod deletes;
 #[path = "../cases/entries.rs"]
@@ -25,6 +27,8 @@ mod filters;
 mod fixture;
 #[path = "../cases/forms.rs"]
 mod forms;
+#[path = "../cases/full.rs"]
+mod full;
 #[path = "../cases/heads.rs"]
 mod heads;
 #[path = "../cases/inserts.rs"]
@@ -47,6 +51,8 @@ mod nesting;
 mod poison;
 #[path = "../cases/races.rs"]
 mod races;
+#[path = "../cases/read_only.rs"]
+mod read_only;
 #[path = "../cases/replays.rs"]
 mod replays;
 #[path = "../cases/rows.rs"]

@@ -104,7 +104,7 @@ fn test_steps(
             // Without servers the variable must not lead the tests to one.
             command.env_remove(engine.variable());
         }
-        command.envs(servers.iter().map(|server| (server.variable, &server.url)));
+        command.envs(servers.iter().flat_map(Database::environment));
         shell.run(command)
     })?;
     documentation(shell, report)?;

@@ -115,11 +115,18 @@ impl Engine for Postgres {
             "postgres://postgres@/postgres?host={}&port={PORT}",
             encode(&folder.private())
         );
+        let mut programs = vec![("OPLOG_TEST_POSTGRES_BIN", binaries.folder.into_os_string())];
+        programs.extend(
+            binaries
+                .libraries
+                .map(|libraries| ("OPLOG_TEST_POSTGRES_LIBRARIES", libraries)),
+        );
         Ok(Server {
             process,
             folder,
             about: binaries.about,
             url,
+            programs,
         })
     }
 }

@@ -1,6 +1,7 @@
 //! Private servers for the tests. Each engine has a file of its own; a new one is added to [`ENGINES`].
 
 use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,6 +30,8 @@ pub(crate) struct Server {
     /// For people: version and where it came from.
     pub(crate) about: String,
     pub(crate) url: String,
+    /// What a test needs to start another server like it, as variables of the environment.
+    pub(crate) programs: Vec<(&'static str, OsString)>,
 }
 
 impl Server {
@@ -70,6 +73,14 @@ impl Database {
         })
     }
 
+    /// Everything that the tests look for in the environment.
+    pub(crate) fn environment(&self) -> Vec<(&'static str, OsString)> {
+        let mut environment = vec![(self.variable, OsString::from(&self.url))];
+        let programs = self.server.iter().flat_map(|server| &server.programs);
+        environment.extend(programs.cloned());
+        environment
+    }
+
     pub(crate) fn is_private(&self) -> bool {
         self.server.is_some()
     }
@@ -94,8 +105,8 @@ pub(crate) fn serve(shell: &Shell) -> Result<()> {
         databases.push(report.step(engine.name(), || Database::open(*engine, shell))?);
     }
     eprintln!();
-    for database in &databases {
-        println!("export {}='{}'", database.variable, database.url);
+    for (name, value) in databases.iter().flat_map(Database::environment) {
+        println!("export {name}='{}'", value.display());
     }
     eprintln!(
         "\nCtrl-C stops {}.",

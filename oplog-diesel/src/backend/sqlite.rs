@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use diesel::migration::{Migration, MigrationSource};
 use diesel::query_dsl::methods::LoadQuery;
@@ -14,7 +15,7 @@ use super::{
 use crate::Oplogged;
 use crate::bind::{RawRow, read};
 use crate::catalogue::{ForeignKey, KeyAction, KeyColumn, Switch, Trigger};
-use crate::connection::{LogConnection, execute, load, load_one};
+use crate::connection::{LogConnection, execute, give_up, load, load_one};
 use crate::dml::{Inserted, Returning};
 use crate::model::Model;
 use crate::replay::{Column, TableName, TableOps};
@@ -138,9 +139,11 @@ impl LogBackend for Sqlite {
     where
         C: LogConnection<Backend = Self>,
     {
-        let reading = reading(conn)?;
-        conn.batch_execute("SAVEPOINT oplog_reading; PRAGMA query_only = ON")?;
-        Ok(reading)
+        let before = reading(conn)?;
+        or_writable(conn, &before, |conn| {
+            conn.batch_execute("SAVEPOINT oplog_reading; PRAGMA query_only = ON")
+        })?;
+        Ok(before)
     }
 
     fn end_reading<C>(conn: &mut C, before: Reading) -> QueryResult<bool>
@@ -148,7 +151,9 @@ impl LogBackend for Sqlite {
         C: LogConnection<Backend = Self>,
     {
         if !before.refused {
-            conn.batch_execute("PRAGMA query_only = OFF")?;
+            or_writable(conn, &before, |conn| {
+                conn.batch_execute("PRAGMA query_only = OFF")
+            })?;
         }
         // Without the savepoint, the closure ended the transaction that it was in.
         conn.batch_execute("ROLLBACK TO oplog_reading; RELEASE oplog_reading")?;
@@ -418,6 +423,26 @@ where
         })
     })?;
     Ok(reading.unwrap_or_default())
+}
+
+/// Runs what switches between reading and writing. If that fails, the connection must not stay one that
+/// only reads: it is made writable once more, or given up.
+fn or_writable<C>(
+    conn: &mut C,
+    before: &Reading,
+    switch: impl FnOnce(&mut C) -> QueryResult<()>,
+) -> QueryResult<()>
+where
+    C: LogConnection<Backend = Sqlite>,
+{
+    let outcome = catch_unwind(AssertUnwindSafe(|| switch(conn)));
+    if !matches!(outcome, Ok(Ok(()))) && !before.refused {
+        let off = || conn.batch_execute("PRAGMA query_only = OFF");
+        if !matches!(catch_unwind(AssertUnwindSafe(off)), Ok(Ok(()))) {
+            give_up(conn);
+        }
+    }
+    outcome.unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 fn renamed_sql<C>(conn: &mut C, tables: &[TableCopy]) -> QueryResult<Vec<String>>

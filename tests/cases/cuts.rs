@@ -1,0 +1,180 @@
+//! Connections that are cut, by whoever is between client and server and by the server itself.
+//! PostgreSQL only: SQLite has no connection to lose.
+
+use std::thread;
+use std::time::Duration;
+
+use diesel::connection::SimpleConnection as _;
+use diesel::dsl::sql;
+use diesel::prelude::*;
+use diesel::sql_types::{Bool, Integer};
+use oplog_diesel::Error;
+use oplog_tests::faulty::Faulty;
+use oplog_tests::models::*;
+use oplog_tests::proxy::{Cut, Proxy};
+
+use crate::db::{Conn, is_free};
+use crate::faults::{Ordeal, Told};
+use crate::fixture::{Fixture, assert_free, is_soak};
+use crate::forms::{MODES, WRITES, Write};
+
+/// Writes that between them send every kind of statement.
+fn writes() -> impl Iterator<Item = &'static Write> {
+    let few = [
+        "insert into a new aggregate",
+        "savepoints, one in the other",
+        "several aggregates",
+        "update that changes nothing",
+    ];
+    WRITES
+        .iter()
+        .filter(move |write| is_soak() || few.contains(&write.name))
+}
+
+fn pid(conn: &mut Conn) -> i32 {
+    diesel::select(sql::<Integer>("pg_backend_pid()"))
+        .get_result(conn)
+        .unwrap()
+}
+
+/// Ends a connection from another one, and waits until it is gone.
+fn terminate(other: &mut Conn, pid: i32) {
+    let is_gone = format!("pg_terminate_backend({pid}, 60000)");
+    let is_gone: bool = diesel::select(sql::<Bool>(&is_gone))
+        .get_result(other)
+        .unwrap();
+    assert!(is_gone);
+}
+
+fn assert_lost(told: &Told) {
+    let fits = matches!(
+        told,
+        Told::Unknown(_) | Told::Failed(Error::Database(_) | Error::Store { .. })
+    );
+    assert!(fits, "{told:?}");
+}
+
+#[test]
+fn the_server_ends_the_connection_before_each_statement() {
+    let mut ordeal = Ordeal::new();
+    for mode in [&MODES[0], &MODES[3]] {
+        for write in writes() {
+            let mut conn = Faulty::new(ordeal.f.db.connect());
+            let expected = ordeal.succeed(&mut conn, mode, write);
+            for at in 1..=conn.sent().len() {
+                let mut inner = ordeal.f.db.connect();
+                let (pid, mut other) = (pid(&mut inner), ordeal.f.db.connect());
+                let mut conn = Faulty::new(inner);
+                conn.before(move |number, _| {
+                    if number == at {
+                        terminate(&mut other, pid);
+                    }
+                });
+                let told = ordeal.run(&mut conn, mode, write);
+                assert_lost(&told);
+                let is_committed = ordeal.assert_true(&told, &expected, false);
+                assert!(!is_committed && conn.is_broken(), "{at}: {told:?}");
+            }
+        }
+        ordeal.f.check();
+    }
+}
+
+#[test]
+fn the_connection_is_cut_at_each_request_and_answer() {
+    let mut ordeal = Ordeal::new();
+    let proxy = Proxy::new(&ordeal.f.db);
+    for mode in [&MODES[0], &MODES[3]] {
+        for write in writes() {
+            let mut conn = Faulty::new(proxy.connect(&ordeal.f.db));
+            proxy.plan(None);
+            let expected = ordeal.succeed(&mut conn, mode, write);
+            let requests = proxy.requests();
+            assert!(requests >= conn.sent().len());
+            for at in 1..=requests {
+                for cut in [Cut::Request, Cut::Answer] {
+                    let mut conn = Faulty::new(proxy.connect(&ordeal.f.db));
+                    proxy.plan(Some((at, cut)));
+                    let told = ordeal.run(&mut conn, mode, write);
+                    assert_lost(&told);
+                    let is_committed = ordeal.assert_true(&told, &expected, false);
+                    let is_late = at == requests && cut == Cut::Answer;
+                    assert_eq!(is_committed, is_late && matches!(told, Told::Unknown(_)));
+                    assert!(conn.is_broken(), "{at}: {told:?}");
+                }
+            }
+        }
+        ordeal.f.check();
+    }
+}
+
+/// A log whose commits take long, because of a constraint that is checked at their end.
+fn slow() -> Fixture {
+    let mut f = Fixture::new();
+    f.conn
+        .batch_execute(
+            "CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql AS \
+             $$ BEGIN PERFORM pg_sleep(30); RETURN NULL; END $$; \
+             CREATE CONSTRAINT TRIGGER sleep AFTER INSERT ON settings DEFERRABLE INITIALLY DEFERRED \
+             FOR EACH ROW EXECUTE FUNCTION sleep()",
+        )
+        .unwrap();
+    f
+}
+
+/// Runs a transaction and disturbs its commit by a function of the server.
+fn disturbed(f: &Fixture, conn: &mut Conn, disturb: &str) -> Error {
+    let pid = pid(conn);
+    let (oplog, mut other) = (&f.oplog, f.db.connect());
+    thread::scope(|scope| {
+        let writer = scope.spawn(move || {
+            let written = oplog.transaction(conn, |tx| {
+                tx.logged_insert::<Setting, _>(&Setting {
+                    section: String::new(),
+                    name: String::new(),
+                    value: None,
+                })
+            });
+            written.unwrap_err()
+        });
+        let sleeps = format!(
+            "EXISTS (SELECT 1 FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'PgSleep')"
+        );
+        let is = |what: &str, conn: &mut Conn| -> bool {
+            diesel::select(sql::<Bool>(what)).get_result(conn).unwrap()
+        };
+        while !is(&sleeps, &mut other) {
+            assert!(!writer.is_finished());
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert!(is(&format!("{disturb}({pid})"), &mut other));
+        writer.join().unwrap()
+    })
+}
+
+#[test]
+fn the_server_ends_the_connection_during_the_commit() {
+    let mut f = slow();
+    f.unchanged(|f| {
+        let mut conn = f.db.connect();
+        let error = disturbed(f, &mut conn, "pg_terminate_backend");
+        let Error::CommitUnknown { receipts } = error else {
+            panic!("{error:?}");
+        };
+        assert_eq!(receipts.len(), 1);
+        assert!(!f.oplog.resolve(&mut f.conn, &receipts).unwrap());
+    });
+}
+
+/// The server answers that it has not committed, so that everybody knows.
+#[test]
+fn the_commit_is_cancelled() {
+    let mut f = slow();
+    f.unchanged(|f| {
+        let mut conn = f.db.connect();
+        let error = disturbed(f, &mut conn, "pg_cancel_backend");
+        assert!(matches!(error, Error::Database(_)), "{error:?}");
+        assert!(is_free(&mut conn));
+        assert_free(&mut conn);
+    });
+}
