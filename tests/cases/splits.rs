@@ -7,7 +7,7 @@ use oplog_tests::models::*;
 use oplog_tests::schema::*;
 
 use crate::db::Conn;
-use crate::fixture::{Fixture, assert_receipts};
+use crate::fixture::{Fixture, assert_receipts, builder};
 
 fn setting(name: usize, value: Option<Vec<u8>>) -> Setting {
     Setting {
@@ -267,4 +267,70 @@ fn an_entry_ends_at_its_bytes() {
     assert!(f.oplog.verify_structure(&mut f.conn).unwrap().is_intact());
     assert!(f.snapshot().settings == rows);
     crate::fixture::assert_free(&mut f.conn);
+}
+
+/// What exceeds a limit of the transaction is named, and nothing of it stays.
+#[test]
+fn a_transaction_beyond_its_limits_leaves_nothing() {
+    let mut f = Fixture::new();
+    f.account("Alice");
+    let limited = |rows, bytes| builder(&f.db).transaction_limits(rows, bytes);
+    let few = limited(3, 1 << 20).open(&mut f.conn).unwrap();
+    let small = limited(1000, 1000).open(&mut f.conn).unwrap();
+    let settings = |from: i32, to: i32| {
+        (from..to).map(|n| Setting {
+            section: "limits".to_owned(),
+            name: n.to_string(),
+            value: Some(vec![7; 100]),
+        })
+    };
+    f.unchanged(|f| {
+        let many = few.transaction(&mut f.conn, |tx| {
+            let _: Vec<Setting> = tx.logged_insert_many(settings(0, 4))?;
+            Ok::<_, Error>(())
+        });
+        assert!(
+            matches!(
+                many,
+                Err(Error::Record(RecordError::TooManyMessages { max: 3 }))
+            ),
+            "{many:?}"
+        );
+        let ignored = few.transaction(&mut f.conn, |tx| {
+            for setting in settings(0, 4) {
+                let _ = tx.logged_insert::<Setting, _>(&setting);
+            }
+            Ok::<_, Error>(())
+        });
+        assert!(
+            matches!(ignored, Err(Error::Record(RecordError::Poisoned))),
+            "{ignored:?}"
+        );
+        let large = small.transaction(&mut f.conn, |tx| {
+            let _: Vec<Setting> = tx.logged_insert_many(settings(0, 10))?;
+            Ok::<_, Error>(())
+        });
+        assert!(
+            matches!(
+                large,
+                Err(Error::Record(RecordError::TooManyBytes { max: 1000 }))
+            ),
+            "{large:?}"
+        );
+    });
+    // What a savepoint took back does not count.
+    small
+        .transaction(&mut f.conn, |tx| {
+            for round in 0..5 {
+                let gone: Result<(), Error> = tx.savepoint(|tx| {
+                    let _: Vec<Setting> = tx.logged_insert_many(settings(0, 5))?;
+                    Err(Error::NotMigrated)
+                });
+                assert!(matches!(gone, Err(Error::NotMigrated)), "{round}: {gone:?}");
+            }
+            let _: Vec<Setting> = tx.logged_insert_many(settings(0, 5))?;
+            Ok::<_, Error>(())
+        })
+        .unwrap();
+    f.check();
 }
