@@ -40,6 +40,35 @@ pub struct Member {
     pub created_at: NaiveDateTime,
 }
 
+/// The same row in an aggregate whose ticket is locked first.
+#[derive(
+    Queryable, Selectable, Identifiable, Insertable, Oplogged, Clone, Debug, PartialEq, Eq,
+)]
+#[diesel(table_name = members, treat_none_as_default_value = false)]
+#[oplog(
+    type_name = "queued member",
+    aggregate = "queue",
+    root = team_id,
+    ticket = "lock_first",
+    triggers = "ignore"
+)]
+pub struct QueuedMember {
+    #[oplog(tag = 1)]
+    pub id: i64,
+    #[oplog(tag = 2)]
+    pub team_id: i64,
+    #[oplog(tag = 3)]
+    pub name: String,
+    #[oplog(tag = 4)]
+    pub email: Option<String>,
+    #[oplog(tag = 5)]
+    pub age: i32,
+    #[oplog(tag = 6)]
+    pub active: bool,
+    #[oplog(tag = 7)]
+    pub created_at: NaiveDateTime,
+}
+
 /// The same row as most people write it, with Diesel's defaults.
 #[derive(Insertable, Clone, Debug)]
 #[diesel(table_name = members)]
@@ -78,6 +107,28 @@ impl Member {
             age: self.age,
             active: self.active,
             created_at: self.created_at,
+        }
+    }
+
+    /// The row in an aggregate whose ticket is locked first.
+    pub fn queued(&self) -> QueuedMember {
+        let Member {
+            id,
+            team_id,
+            name,
+            email,
+            age,
+            active,
+            created_at,
+        } = self.clone();
+        QueuedMember {
+            id,
+            team_id,
+            name,
+            email,
+            age,
+            active,
+            created_at,
         }
     }
 

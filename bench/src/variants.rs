@@ -5,9 +5,10 @@
 
 use diesel::prelude::*;
 use diesel::result::Error as DieselError;
+use oplog_diesel::prelude::Oplogged;
 
 use super::{Conn, contended, original};
-use crate::model::{AsWritten, Member, members};
+use crate::model::{AsWritten, Member, QueuedMember, members};
 use crate::statement::{Bind, Fixed, SetAge, SetAges};
 use crate::variant::{
     At, OPTIMISTIC, Operation, PLAIN_AUTOCOMMIT, PLAIN_CACHED, PLAIN_ONE_BY_ONE, Variant,
@@ -343,6 +344,14 @@ pub fn together() -> Vec<Variant<Conn>> {
         Variant::logged(OPTIMISTIC, |at| {
             at.named().transaction(at.conn, |tx| {
                 tx.logged_insert::<Member, _>(&at.rows[0])?;
+                at.inside.work()
+            })
+        }),
+        Variant::logged("lock_first", |at| {
+            let queued = at.rows[0].queued();
+            let builder = at.late().on(queued.aggregate());
+            builder.transaction(at.conn, |tx| {
+                tx.logged_insert::<QueuedMember, _>(&queued)?;
                 at.inside.work()
             })
         }),

@@ -722,6 +722,8 @@
 //! | [`TicketNotFound`](Error::TicketNotFound) | creating tickets is switched off, and there is none | insert the ticket, or switch it on |
 //! | [`NotMigrated`](Error::NotMigrated), [`NoLog`](Error::NoLog) | the log's tables are missing, old or emptied | [`run_migrations`]; a log that lost its identity is brought back from a backup |
 //! | [`WrongLog`](Error::WrongLog), [`Epoch`](Error::Epoch) | this is another log, or another incarnation of it | check the connection; after a restore, open the log again |
+//! | [`Undeclared`](Error::Undeclared) | the database does to logged tables what no model declares | each effect says what to write; see [what triggers and cascades need](#what-triggers-and-cascades-need) |
+//! | [`CascadeCircle`](Error::CascadeCircle), [`Moved`](Error::Moved) | what foreign keys do to the rows below can't be put in order | set one reference to `NULL` first; move rows one by one |
 //! | [`KeySource`](Error::KeySource), [`KeyNotGiven`](Error::KeyNotGiven) | the key could not be read, or is not the one of this log | the error names the key that is wanted |
 //! | [`KeysVanished`](Error::KeysVanished), [`KeyUnwrap`](Error::KeyUnwrap), [`MalformedKey`](Error::MalformedKey), [`Key`](Error::Key) | somebody changed or removed the log's keys | bring back `oplog_key` and `oplog_key_wrap` from a backup, and ask who it was |
 //! | [`Catalog`](Error::Catalog) | two models can't be in one log | give them different names, or one `lock_first` |
