@@ -5,6 +5,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
+use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
 use diesel::sql_types::BigInt;
 use oplog_diesel::Error;
@@ -13,7 +14,9 @@ use oplog_tests::faulty::{Failure, Fault, Faulty, Planned};
 
 use crate::db::{Conn, is_free};
 use crate::fixture::{Fixture, assert_free, is_soak};
-use crate::forms::{MODES, Mode, Rows, SPLIT, Stage, WRITES, Write, run};
+use crate::forms::{
+    LOCKED_FIRST, MODES, Mode, Rows, Run, SCRATCH, SPLIT, Stage, WRITES, Write, run,
+};
 
 const FAULTS: &[Fault] = &[
     Fault::Instead(Failure::Unknown),
@@ -30,6 +33,10 @@ const FAULTS: &[Fault] = &[
     Fault::PanicAfter,
 ];
 
+/// With this SQLite is asked whether there is a transaction, after something failed already. That it is
+/// refused is the good answer.
+const PROBE: &str = "BEGIN; ROLLBACK";
+
 /// A log in which writes are made to fail.
 pub struct Ordeal {
     pub f: Fixture,
@@ -37,6 +44,8 @@ pub struct Ordeal {
     is_set: bool,
     /// What there was before the write.
     before: (Rows, Totals),
+    /// Statements that failed as planned.
+    strikes: usize,
 }
 
 /// What a write does if nothing fails.
@@ -71,7 +80,8 @@ struct Totals {
 fn totals(conn: &mut Conn) -> Totals {
     diesel::sql_query(
         "SELECT (SELECT count(*) FROM accounts) + (SELECT count(*) FROM postings) \
-              + (SELECT count(*) FROM settings) AS rows, \
+              + (SELECT count(*) FROM settings) + (SELECT count(*) FROM counters) \
+              + (SELECT count(*) FROM scratch) AS rows, \
          (SELECT count(*) FROM oplog_entry) AS entries, \
          (SELECT count(*) FROM oplog_ticket WHERE version > 1) AS tickets, \
          (SELECT CAST(coalesce(sum(version - 1), 0) AS BIGINT) FROM oplog_ticket) AS redeemed",
@@ -82,11 +92,14 @@ fn totals(conn: &mut Conn) -> Totals {
 
 impl Ordeal {
     pub fn new() -> Self {
+        let mut f = Fixture::new();
+        f.conn.batch_execute(SCRATCH).unwrap();
         Ordeal {
-            f: Fixture::new(),
+            f,
             stage: Stage { number: 0 },
             is_set: false,
             before: Default::default(),
+            strikes: 0,
         }
     }
 
@@ -124,21 +137,30 @@ impl Ordeal {
         let mut conn = self.connect();
         let expected = self.succeed(&mut conn, mode, write);
         let statements = conn.sent().to_vec();
-        assert!(statements.len() >= 2);
+        assert!(!statements.is_empty());
         let mut failed = Vec::new();
         for (index, sql) in statements.iter().enumerate() {
             let at = index + 1;
+            let is_outer = mode.is_nested && (at == 1 || at == statements.len());
+            if is_outer || sql == PROBE {
+                continue;
+            }
             for fault in faults(at, statements.len()) {
-                if !can_be(fault, sql) {
-                    continue;
-                }
                 conn.plan(at, fault);
                 let done = catch_unwind(AssertUnwindSafe(|| {
                     let told = self.run(&mut conn, mode, write);
-                    assert_told(&told, fault);
-                    let is_after = sql == "COMMIT" && fault == Fault::PanicAfter;
+                    let struck = conn.struck().cloned();
+                    self.strikes += usize::from(struck.is_some());
+                    assert_told(&told, struck.as_ref().map(|_| fault), mode, write);
+                    let is_after = match struck {
+                        Some(struck) if fault == Fault::PanicAfter => {
+                            // One that is alone may have refused to do anything.
+                            (!struck.is_alone).then_some(struck.sql == "COMMIT")
+                        }
+                        _ => Some(false),
+                    };
                     self.assert_true(&told, &expected, is_after);
-                    assert_usable(&mut conn, at, fault);
+                    assert_usable(&mut conn, at, fault, mode);
                 }));
                 if done.is_err() {
                     self.is_set = false;
@@ -171,9 +193,14 @@ impl Ordeal {
         }
     }
 
-    /// What the caller was told is what happened: all of it, or nothing at all. Only of a panic it must
-    /// be known whether it came after the commit.
-    pub fn assert_true(&mut self, told: &Told, expected: &Expected, is_after: bool) -> bool {
+    /// What the caller was told is what happened: all of it, or nothing at all. Of a panic it must be
+    /// known whether it came after the commit; without, either will do. Returns whether all of it did.
+    pub fn assert_true(
+        &mut self,
+        told: &Told,
+        expected: &Expected,
+        is_after: Option<bool>,
+    ) -> bool {
         let observer = &mut self.f.conn;
         let is_committed = match told {
             Told::Done(receipts) => {
@@ -186,7 +213,9 @@ impl Ordeal {
                 assert!(!receipts.is_empty(), "there is nothing to be unsure about");
                 self.f.oplog.resolve(observer, receipts).unwrap()
             }
-            Told::Panicked => is_after,
+            Told::Panicked => {
+                is_after.unwrap_or_else(|| self.stage.rows(observer) != self.before.0)
+            }
         };
         if let Told::Done(receipts) | Told::Unknown(receipts) = told {
             assert_eq!(receipts.len(), expected.entries, "{told:?}");
@@ -207,13 +236,13 @@ impl Ordeal {
 }
 
 /// The connection is free and good for more, or does not pretend to be.
-fn assert_usable(conn: &mut Faulty<Conn>, at: usize, fault: Fault) {
+fn assert_usable(conn: &mut Faulty<Conn>, at: usize, fault: Fault, mode: &Mode) {
     conn.heal();
     if conn.is_broken() {
         let is_expected = match fault {
             Fault::InsteadAndNext(_) => true,
-            // Nobody can tell whether there is a transaction to take back.
-            Fault::PanicInstead | Fault::PanicAfter => at == 1,
+            // Nobody can tell whether there is a transaction to take back, or it is not ours.
+            Fault::PanicInstead | Fault::PanicAfter => at == 1 || mode.is_nested,
             _ => fault.failure() == Some(Failure::Closed),
         };
         assert!(is_expected, "the connection is broken");
@@ -224,27 +253,26 @@ fn assert_usable(conn: &mut Faulty<Conn>, at: usize, fault: Fault) {
     assert_free(conn);
 }
 
-/// A database that answers a BEGIN, a COMMIT or the like with an error has not done it. Only one that
-/// does not answer at all may have.
-fn can_be(fault: Fault, sql: &str) -> bool {
-    let controls = ["BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE"];
-    let is_control = controls.iter().any(|word| sql.starts_with(word));
-    match fault {
-        Fault::After(failure) => failure == Failure::Closed || !is_control,
-        _ => true,
-    }
-}
-
-/// The kind of the answer fits the fault.
-fn assert_told(told: &Told, fault: Fault) {
+/// The kind of the answer fits the fault. There is none where the write took fewer statements than
+/// before, or the statement can't fail in that way.
+fn assert_told(told: &Told, fault: Option<Fault>, mode: &Mode, write: &Write) {
+    let Some(fault) = fault else {
+        assert!(matches!(told, Told::Done(_)), "{told:?}");
+        return;
+    };
     let Some(failure) = fault.failure() else {
         assert!(matches!(told, Told::Panicked), "{told:?}");
         return;
     };
+    // What cannot be done in one statement is done in a transaction.
+    let is_tried_again = failure.is_retried() || matches!(write.run, Run::Alone(_));
     match told {
-        Told::Done(_) => assert!(failure.is_retried(), "{told:?}"),
+        Told::Done(_) => assert!(is_tried_again, "{told:?}"),
         Told::Failed(Error::Database(_) | Error::Store { .. }) => {
             assert!(!failure.is_retried(), "{told:?}");
+        }
+        Told::Failed(Error::Contention { attempts: 1, .. }) => {
+            assert!(failure.is_retried() && mode.is_nested, "{told:?}");
         }
         Told::Unknown(_) => assert_eq!(failure, Failure::Closed),
         Told::Failed(_) | Told::Panicked => panic!("{told:?}"),
@@ -253,21 +281,24 @@ fn assert_told(told: &Told, fault: Fault) {
 
 /// Lets every write fail in one mode.
 ///
-/// All faults in all modes take minutes, and are for a long run. Otherwise those who take their
-/// tickets late have all of them, and the others a quarter at each statement, another one at the next.
+/// All faults in all modes take many minutes, and are for a long run. Otherwise each statement has a few
+/// of them, other ones in the next statement, the next write and the next mode; those that take their
+/// tickets late have twice as many.
 fn every_write(mode: usize) {
-    let all = mode == 0 || is_soak();
+    let step = match mode {
+        _ if is_soak() => 1,
+        0 => 3,
+        _ => 6,
+    };
     let mut ordeal = Ordeal::new();
-    for (index, write) in WRITES.iter().enumerate() {
+    let locked = LOCKED_FIRST.iter().filter(|_| mode == 5);
+    for (index, write) in WRITES.iter().chain(locked).enumerate() {
         ordeal.suffer(&MODES[mode], write, |at, _| {
-            let (first, step) = if all {
-                (0, 1)
-            } else {
-                ((mode + index + at) % 4, 4)
-            };
+            let first = (mode + index + at) % step;
             FAULTS.iter().skip(first).step_by(step).copied().collect()
         });
     }
+    assert!(ordeal.strikes > 200, "{}", ordeal.strikes);
 }
 
 #[test]
@@ -293,6 +324,16 @@ fn each_statement_of_each_write_fails_with_several_tickets() {
 #[test]
 fn each_statement_of_each_write_fails_with_a_ticket_that_is_only_read() {
     every_write(4);
+}
+
+#[test]
+fn each_statement_of_each_write_fails_with_tickets_that_are_locked_first() {
+    every_write(5);
+}
+
+#[test]
+fn each_statement_of_each_write_fails_in_an_outer_transaction() {
+    every_write(6);
 }
 
 /// Only those between its parts and after them: what is written before is no other than above. Two

@@ -2,7 +2,9 @@
 //!
 //! A new form is one line in [`WRITES`], a new way to take tickets one line in [`MODES`].
 
+use diesel::dsl::sql;
 use diesel::prelude::*;
+use diesel::sql_types::BigInt;
 use oplog_diesel::core::Receipt;
 use oplog_diesel::prelude::*;
 use oplog_diesel::{Error, TransactionBuilder, Tx};
@@ -17,17 +19,32 @@ pub type FaultyTx<'t> = Tx<'t, Faulty<Conn>>;
 /// One way to write. All of its rows belong to a [`Stage`].
 pub struct Write {
     pub name: &'static str,
-    pub run: fn(&mut FaultyTx<'_>, Stage) -> Result<(), Error>,
+    pub run: Run,
 }
+
+type Receipts = Result<Vec<Receipt>, Error>;
+
+/// What is run.
+pub enum Run {
+    /// A closure in a logged transaction.
+    Inside(fn(&mut FaultyTx<'_>, Stage) -> Result<(), Error>),
+    /// A logged transaction of its own.
+    Alone(fn(TransactionBuilder<'_>, &mut Faulty<Conn>, Stage) -> Receipts),
+}
+
+use Run::{Alone, Inside};
 
 /// One way to take tickets: the aggregates that are named beforehand.
 pub struct Mode {
     pub name: &'static str,
     pub named: fn(Stage) -> Vec<String>,
+    /// Whether it runs in a transaction of the application's.
+    pub is_nested: bool,
 }
 
 /// The rows of one run: numbers that no other run has. Before the write there are the accounts `old`
-/// and `other` and the settings `a` and `b`, and tickets of all of these but not of `new`.
+/// and `other`, the counter `old` and the settings `a` and `b`, and tickets of all of these but not of
+/// `fresh`.
 #[derive(Clone, Copy, Debug)]
 pub struct Stage {
     pub number: i64,
@@ -39,56 +56,78 @@ pub struct Rows {
     accounts: Vec<(i64, String, i64, Option<String>)>,
     postings: Vec<(i64, i64, Option<String>)>,
     settings: Vec<(String, Option<usize>)>,
+    counters: Vec<(i64, i64)>,
+    /// Of a table without a model.
+    scratch: i64,
 }
 
-pub const MODES: [Mode; 5] = [
+pub const MODES: [Mode; 7] = [
     Mode {
         name: "late",
         named: |_| vec![],
+        is_nested: false,
     },
     Mode {
         name: "optimistic, with a ticket",
         named: |stage| vec![stage.name(stage.old())],
+        is_nested: false,
     },
     Mode {
         name: "optimistic, without a ticket",
-        named: |stage| vec![stage.name(stage.new())],
+        named: |stage| vec![stage.name(stage.fresh())],
+        is_nested: false,
     },
     Mode {
         name: "optimistic, several",
         named: |stage| {
             vec![
-                stage.name(stage.new()),
+                stage.name(stage.fresh()),
                 "settings".to_owned(),
                 stage.name(stage.old()),
             ]
         },
+        is_nested: false,
     },
     Mode {
         name: "optimistic, only read",
         named: |stage| vec![stage.name(stage.number + 7)],
+        is_nested: false,
+    },
+    Mode {
+        name: "lock first",
+        named: |stage| {
+            let mut named = vec![stage.name(stage.old())];
+            named.extend([stage.fresh(), stage.old()].map(|id| format!("counter:{id}")));
+            named
+        },
+        is_nested: false,
+    },
+    Mode {
+        name: "nested",
+        named: |stage| vec![stage.name(stage.old())],
+        is_nested: true,
     },
 ];
 
 pub const WRITES: &[Write] = &[
     Write {
         name: "insert into a new aggregate",
-        run: |tx, stage| insert(tx, stage.new()).map(drop),
+        run: Inside(|tx, stage| insert(tx, stage.fresh()).map(drop)),
     },
     Write {
         name: "insert into an old aggregate",
-        run: |tx, stage| post(tx, stage.old()).map(drop),
+        run: Inside(|tx, stage| post(tx, stage.old()).map(drop)),
     },
     Write {
         name: "insert_many",
-        run: |tx, stage| {
+        run: Inside(|tx, stage| {
             let rows = ["c", "d", "e"].map(|name| stage.setting(name, None));
             tx.logged_insert_many::<Setting, _>(rows).map(drop)
-        },
+        }),
     },
     Write {
         name: "insert_many into several aggregates",
-        run: |tx, stage| {
+        run: Inside(|tx, stage| {
             let rows = [5, 6].map(|n| {
                 (
                     accounts::id.eq(stage.number + n),
@@ -96,135 +135,237 @@ pub const WRITES: &[Write] = &[
                 )
             });
             tx.logged_insert_many::<Account, _>(rows).map(drop)
-        },
+        }),
     },
     Write {
         name: "update",
-        run: |tx, stage| pay(tx, stage.old()).map(drop),
+        run: Inside(|tx, stage| pay(tx, stage.old())),
     },
     Write {
         name: "update that changes nothing",
-        run: |tx, stage| {
+        run: Inside(|tx, stage| {
             let old = account(tx, stage.old())?;
             tx.logged_update(&old, accounts::balance.eq(old.balance))
                 .map(drop)
-        },
+        }),
     },
     Write {
         name: "update of the aggregate's root",
-        run: |tx, stage| {
+        run: Inside(|tx, stage| {
             let other = account(tx, stage.other())?;
-            tx.logged_update(&other, accounts::id.eq(stage.new()))
+            tx.logged_update(&other, accounts::id.eq(stage.fresh()))
                 .map(drop)
-        },
+        }),
     },
     Write {
         name: "update_where",
-        run: |tx, stage| {
+        run: Inside(|tx, stage| {
             let these = settings::table.filter(settings::section.eq(stage.section()));
             tx.logged_update_where::<Setting, _, _>(these, settings::value.eq(Some(vec![1, 2])))
                 .map(drop)
-        },
+        }),
     },
     Write {
         name: "update_where that finds nothing",
-        run: |tx, stage| {
-            let none = accounts::table.filter(accounts::id.eq(stage.new()));
+        run: Inside(|tx, stage| {
+            let none = accounts::table.filter(accounts::id.eq(stage.fresh()));
             tx.logged_update_where::<Account, _, _>(none, accounts::balance.eq(0))
                 .map(drop)
-        },
+        }),
     },
     Write {
         name: "delete",
-        run: |tx, stage| {
+        run: Inside(|tx, stage| {
             let other = account(tx, stage.other())?;
             tx.logged_delete(&other).map(drop)
-        },
+        }),
     },
     Write {
         name: "delete_by_key",
-        run: |tx, stage| {
+        run: Inside(|tx, stage| {
             tx.logged_delete_by_key::<Account, _>(stage.other())
                 .map(drop)
-        },
+        }),
     },
     Write {
         name: "delete_where",
-        run: |tx, stage| {
+        run: Inside(|tx, stage| {
             let these = settings::table.filter(settings::section.eq(stage.section()));
             tx.logged_delete_where::<Setting, _>(these).map(drop)
-        },
+        }),
     },
     Write {
         name: "savepoint that is kept",
-        run: |tx, stage| {
+        run: Inside(|tx, stage| {
             pay(tx, stage.old())?;
-            tx.savepoint(|tx| insert(tx, stage.new())).map(drop)
-        },
+            tx.savepoint(|tx| insert(tx, stage.fresh())).map(drop)
+        }),
     },
     Write {
         name: "savepoint that is taken back",
-        run: |tx, stage| {
+        run: Inside(|tx, stage| {
             pay(tx, stage.old())?;
             let back: Result<(), Error> = tx.savepoint(|tx| {
-                insert(tx, stage.new())?;
+                insert(tx, stage.fresh())?;
                 pay(tx, stage.other())?;
                 Err(Error::from(diesel::result::Error::RollbackTransaction))
             });
-            match back {
-                Err(Error::Database(diesel::result::Error::RollbackTransaction)) => Ok(()),
-                other => other,
-            }
-        },
+            taken_back(back)
+        }),
     },
     Write {
         name: "savepoints, one in the other",
-        run: |tx, stage| {
+        run: Inside(|tx, stage| {
             tx.savepoint(|tx| {
                 pay(tx, stage.old())?;
-                tx.savepoint(|tx| insert(tx, stage.new()))?;
-                post(tx, stage.new()).map(drop)
+                tx.savepoint(|tx| insert(tx, stage.fresh()))?;
+                post(tx, stage.fresh()).map(drop)
             })
-        },
+        }),
     },
     Write {
         name: "several aggregates",
-        run: |tx, stage| {
+        run: Inside(|tx, stage| {
             pay(tx, stage.other())?;
-            insert(tx, stage.new())?;
+            insert(tx, stage.fresh())?;
             pay(tx, stage.old())?;
             tx.logged_insert::<Setting, _>(&stage.setting("c", None))?;
-            post(tx, stage.new()).map(drop)
-        },
+            post(tx, stage.fresh()).map(drop)
+        }),
     },
     Write {
         name: "metadata that comes late",
-        run: |tx, stage| {
+        run: Inside(|tx, stage| {
             pay(tx, stage.old())?;
             tx.metadata("late", stage.number.to_string())
-        },
+        }),
     },
     Write {
         name: "read only",
-        run: |tx, stage| account(tx, stage.old()).map(drop),
+        run: Inside(|tx, stage| account(tx, stage.old()).map(drop)),
     },
     Write {
         name: "nothing",
-        run: |_, _| Ok(()),
+        run: Inside(|_, _| Ok(())),
+    },
+    Write {
+        name: "insert_row",
+        run: Alone(|builder, conn, stage| {
+            builder.logged_insert_row(conn, &stage.account(stage.fresh(), "new", 7))
+        }),
+    },
+    Write {
+        name: "update_row",
+        run: Alone(|builder, conn, stage| {
+            let old = stage.account(stage.old(), "old", 10);
+            let new = stage.account(stage.old(), "changed", 11);
+            builder.logged_update_row(conn, &old, &new)
+        }),
+    },
+    Write {
+        name: "update_row of another row than is there",
+        run: Alone(|builder, conn, stage| {
+            let old = stage.account(stage.old(), "old", 99);
+            let new = stage.account(stage.old(), "changed", 99);
+            builder.logged_update_row(conn, &old, &new)
+        }),
+    },
+    Write {
+        name: "update_row that moves it",
+        run: Alone(|builder, conn, stage| {
+            let old = stage.account(stage.other(), "old", 10);
+            let new = stage.account(stage.fresh(), "old", 10);
+            builder.logged_update_row(conn, &old, &new)
+        }),
+    },
+    Write {
+        name: "delete_row",
+        run: Alone(|builder, conn, stage| {
+            builder.logged_delete_row(conn, &stage.account(stage.other(), "old", 10))
+        }),
+    },
+    Write {
+        name: "read_with",
+        run: Inside(|tx, stage| {
+            pay(tx, stage.old())?;
+            let old = tx.read_with(|conn| {
+                accounts::table
+                    .find(stage.old())
+                    .select(Account::as_select())
+                    .first(conn)
+            })?;
+            tx.logged_update(&old, accounts::owner.eq("read")).map(drop)
+        }),
+    },
+    Write {
+        name: "unlogged",
+        run: Inside(|tx, stage| {
+            tx.unlogged("a test", |conn| add_scratch(conn, stage))?;
+            pay(tx, stage.old())
+        }),
+    },
+    Write {
+        name: "unlogged that is taken back",
+        run: Inside(|tx, stage| {
+            pay(tx, stage.old())?;
+            let back: Result<(), Error> = tx.unlogged("a test", |conn| {
+                add_scratch(conn, stage)?;
+                Err(diesel::result::Error::RollbackTransaction)
+            });
+            taken_back(back)
+        }),
+    },
+];
+
+/// Writes of rows whose ticket is locked first. They work only in the mode that names it.
+pub const LOCKED_FIRST: &[Write] = &[
+    Write {
+        name: "update under a lock",
+        run: Inside(|tx, stage| count(tx, stage.old())),
+    },
+    Write {
+        name: "insert under a lock, and others",
+        run: Inside(|tx, stage| {
+            pay(tx, stage.old())?;
+            let row = counters::id.eq(stage.fresh());
+            tx.logged_insert::<Counter, _>(row)?;
+            count(tx, stage.fresh())?;
+            tx.savepoint(|tx| count(tx, stage.old()))
+        }),
+    },
+    Write {
+        name: "insert_row under a lock",
+        run: Alone(|builder, conn, stage| {
+            let row = Counter {
+                id: stage.fresh(),
+                n: 3,
+            };
+            builder.logged_insert_row(conn, &row)
+        }),
+    },
+    Write {
+        name: "update_row under a lock",
+        run: Alone(|builder, conn, stage| {
+            let row = |n| Counter { id: stage.old(), n };
+            builder.logged_update_row(conn, &row(0), &row(3))
+        }),
     },
 ];
 
 /// Two rows that do not fit into one entry. Not one of the [`WRITES`], for its size.
 pub const SPLIT: Write = Write {
     name: "an entry in two parts",
-    run: |tx, stage| {
+    run: Inside(|tx, stage| {
         pay(tx, stage.old())?;
         for name in ["c", "d"] {
             tx.logged_insert::<Setting, _>(&stage.setting(name, Some(9 << 20)))?;
         }
         Ok(())
-    },
+    }),
 };
+
+/// The table without a model, which writes that are not logged write.
+pub const SCRATCH: &str = "CREATE TABLE scratch (number BIGINT NOT NULL)";
 
 /// Runs a write in a logged transaction.
 pub fn run(
@@ -234,16 +375,32 @@ pub fn run(
     write: &Write,
     stage: Stage,
 ) -> Result<Vec<Receipt>, Error> {
-    let builder = oplog.metadata("form", write.name);
+    if !mode.is_nested {
+        return run_in(oplog.metadata("form", write.name), conn, mode, write, stage);
+    }
+    conn.transaction(|conn| {
+        let builder = oplog.metadata("form", write.name).nested();
+        run_in(builder, conn, mode, write, stage)
+    })
+}
+
+fn run_in(
+    builder: TransactionBuilder<'_>,
+    conn: &mut Faulty<Conn>,
+    mode: &Mode,
+    write: &Write,
+    stage: Stage,
+) -> Result<Vec<Receipt>, Error> {
     let named = (mode.named)(stage);
     let builder = named
         .iter()
-        .fold(builder, |builder: TransactionBuilder<'_>, name| {
-            builder.and(name.as_str())
-        });
-    builder
-        .transaction_with_receipts(conn, |tx| (write.run)(tx, stage))
-        .map(|((), receipts)| receipts)
+        .fold(builder, |builder, name| builder.and(name.as_str()));
+    match write.run {
+        Inside(body) => builder
+            .transaction_with_receipts(conn, |tx| body(tx, stage))
+            .map(|((), receipts)| receipts),
+        Alone(body) => body(builder, conn, stage),
+    }
 }
 
 impl Stage {
@@ -258,7 +415,7 @@ impl Stage {
     }
 
     /// The account that is not there yet, nor its ticket.
-    pub fn new(self) -> i64 {
+    pub fn fresh(self) -> i64 {
         self.number + 5
     }
 
@@ -285,10 +442,21 @@ impl Stage {
         }
     }
 
+    fn account(self, id: i64, owner: &str, balance: i64) -> Account {
+        Account {
+            id,
+            owner: owner.to_owned(),
+            balance,
+            email: None,
+        }
+    }
+
     /// Puts the rows there that all writes expect.
     pub fn set(self, oplog: &Oplog, conn: &mut Conn) {
         oplog
+            .on(format!("counter:{}", self.old()))
             .transaction(conn, |tx| {
+                tx.logged_insert::<Counter, _>(counters::id.eq(self.old()))?;
                 for id in [self.old(), self.other()] {
                     let row = (accounts::id.eq(id), accounts::owner.eq("old"));
                     tx.logged_insert::<Account, _>(row)?;
@@ -321,7 +489,25 @@ impl Stage {
             .order(settings::name)
             .load(conn)
             .unwrap();
+        let counters: Vec<Counter> = counters::table
+            .filter(counters::id.between(ids.start, ids.end - 1))
+            .select(Counter::as_select())
+            .order(counters::id)
+            .load(conn)
+            .unwrap();
+        let scratch = format!(
+            "(SELECT count(*) FROM scratch WHERE number = {})",
+            self.number
+        );
+        let scratch = diesel::select(sql::<BigInt>(&scratch))
+            .get_result(conn)
+            .unwrap();
         Rows {
+            scratch,
+            counters: counters
+                .into_iter()
+                .map(|row| (row.id - self.number, row.n))
+                .collect(),
             accounts: accounts
                 .into_iter()
                 .map(|row| (row.id - self.number, row.owner, row.balance, row.email))
@@ -350,7 +536,27 @@ fn post(tx: &mut FaultyTx<'_>, account: i64) -> Result<Posting, Error> {
     tx.logged_insert((postings::account_id.eq(account), postings::amount.eq(5)))
 }
 
-fn pay(tx: &mut FaultyTx<'_>, id: i64) -> Result<Account, Error> {
+fn pay(tx: &mut FaultyTx<'_>, id: i64) -> Result<(), Error> {
     let now = account(tx, id)?;
     tx.logged_update(&now, accounts::balance.eq(now.balance + 1))
+        .map(drop)
+}
+
+fn count(tx: &mut FaultyTx<'_>, id: i64) -> Result<(), Error> {
+    let now: Counter = tx.read_one(counters::table.find(id).select(Counter::as_select()))?;
+    tx.logged_update(&now, counters::n.eq(now.n + 1)).map(drop)
+}
+
+fn add_scratch(conn: &mut Faulty<Conn>, stage: Stage) -> QueryResult<()> {
+    diesel::sql_query(format!("INSERT INTO scratch VALUES ({})", stage.number))
+        .execute(conn)
+        .map(drop)
+}
+
+/// The error that a closure returns to take back what it did, and no other, is none.
+fn taken_back(result: Result<(), Error>) -> Result<(), Error> {
+    match result {
+        Err(Error::Database(diesel::result::Error::RollbackTransaction)) => Ok(()),
+        other => other,
+    }
 }

@@ -4,6 +4,7 @@
 //! count over them leaves out no statement, whoever sends it: the user's, the log's own, and those
 //! that open, close and nest transactions.
 
+use std::num::NonZeroU32;
 use std::panic::resume_unwind;
 
 use diesel::backend::Backend;
@@ -22,8 +23,18 @@ pub struct Faulty<C> {
     conn: C,
     sent: Vec<String>,
     plan: Option<Plan>,
+    struck: Option<Struck>,
     before: Option<Hook>,
     dead: bool,
+}
+
+/// The statement that failed as planned.
+#[derive(Clone, Debug)]
+pub struct Struck {
+    /// Its text.
+    pub sql: String,
+    /// Whether it was a transaction by itself.
+    pub is_alone: bool,
 }
 
 /// A connection that can be wrapped.
@@ -143,20 +154,27 @@ impl<C: Inner> Faulty<C> {
             conn,
             sent: Vec::new(),
             plan: None,
+            struck: None,
             before: None,
             dead: false,
         }
     }
 
-    /// Counts from 1 again, and lets the statement of this number fail.
+    /// Counts from 1 again, and lets the statement of this number fail, if there is one and it can fail
+    /// like that.
+    ///
+    /// A database that answers a BEGIN, a COMMIT or the like with an error has not done it, nor a
+    /// statement that is a transaction of its own. Only one that does not answer at all may have.
     pub fn plan(&mut self, at: usize, fault: Fault) {
         self.sent.clear();
+        self.struck = None;
         self.plan = Some(Plan { at, fault });
     }
 
     /// Counts from 1 again. Nothing fails any more, unless the connection is closed.
     pub fn heal(&mut self) {
         self.sent.clear();
+        self.struck = None;
         self.plan = None;
     }
 
@@ -168,6 +186,11 @@ impl<C: Inner> Faulty<C> {
     /// The texts of the statements that arrived since the count began.
     pub fn sent(&self) -> &[String] {
         &self.sent
+    }
+
+    /// The statement that failed as planned, since the count began.
+    pub fn struck(&self) -> Option<&Struck> {
+        self.struck.as_ref()
     }
 
     /// The connection itself, past all plans.
@@ -194,10 +217,10 @@ impl<C: Inner> Faulty<C> {
         if self.dead {
             return Err(Failure::Closed.error());
         }
-        self.sent.push(text);
+        self.sent.push(text.clone());
         let number = self.sent.len();
-        if let (Some(hook), Some(text)) = (&mut self.before, self.sent.last()) {
-            hook(number, text);
+        if let Some(hook) = &mut self.before {
+            hook(number, &text);
         }
         let Some(Plan { at, fault }) = self.plan else {
             return Ok(Rest::Nothing);
@@ -205,6 +228,19 @@ impl<C: Inner> Faulty<C> {
         let follows = matches!(fault, Fault::InsteadAndNext(_)) && number == at + 1;
         if number != at && !follows {
             return Ok(Rest::Nothing);
+        }
+        let starts = |words: &[&str]| words.iter().any(|word| text.starts_with(word));
+        let is_alone = !starts(&["BEGIN"]) && self.depth().is_none();
+        let is_control = starts(&["BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE"]);
+        let answers = !matches!(fault, Fault::After(Failure::Closed));
+        if matches!(fault, Fault::After(_)) && answers && (is_alone || is_control) {
+            return Ok(Rest::Nothing);
+        }
+        if number == at {
+            self.struck = Some(Struck {
+                sql: text,
+                is_alone,
+            });
         }
         match fault {
             Fault::Instead(failure) | Fault::InsteadAndNext(failure) => Err(self.fail(failure)),
@@ -217,6 +253,11 @@ impl<C: Inner> Faulty<C> {
             Fault::After(failure) => Ok(Rest::Fail(failure)),
             Fault::PanicAfter => Ok(Rest::Panic),
         }
+    }
+
+    fn depth(&mut self) -> Option<NonZeroU32> {
+        let status = AnsiTransactionManager::transaction_manager_status_mut(&mut self.conn);
+        status.transaction_depth().ok().flatten()
     }
 
     fn leave(&mut self, rest: Rest) -> QueryResult<()> {

@@ -3,6 +3,9 @@
 //! After each commit it prints a line with the transaction's number and its receipts, so that whoever
 //! killed it knows what it was told. It ends by itself only if the moment of its death never came.
 
+// The work is written once for all databases, as the cases of the tests are.
+#![allow(clippy::duplicate_mod)]
+
 use std::time::Duration;
 
 /// What to write, and when to die. Given as arguments, in this order.
