@@ -44,6 +44,8 @@ pub struct Ordeal {
     is_set: bool,
     /// What there was before the write.
     before: (Rows, Totals),
+    /// Statements that failed as planned.
+    strikes: usize,
 }
 
 /// What a write does if nothing fails.
@@ -97,6 +99,7 @@ impl Ordeal {
             stage: Stage { number: 0 },
             is_set: false,
             before: Default::default(),
+            strikes: 0,
         }
     }
 
@@ -147,6 +150,7 @@ impl Ordeal {
                 let done = catch_unwind(AssertUnwindSafe(|| {
                     let told = self.run(&mut conn, mode, write);
                     let struck = conn.struck().cloned();
+                    self.strikes += usize::from(struck.is_some());
                     assert_told(&told, struck.as_ref().map(|_| fault), mode, write);
                     let is_after = match struck {
                         Some(struck) if fault == Fault::PanicAfter => {
@@ -294,6 +298,7 @@ fn every_write(mode: usize) {
             FAULTS.iter().skip(first).step_by(step).copied().collect()
         });
     }
+    assert!(ordeal.strikes > 200, "{}", ordeal.strikes);
 }
 
 #[test]

@@ -22,12 +22,14 @@ pub struct Write {
     pub run: Run,
 }
 
+type Receipts = Result<Vec<Receipt>, Error>;
+
 /// What is run.
 pub enum Run {
     /// A closure in a logged transaction.
     Inside(fn(&mut FaultyTx<'_>, Stage) -> Result<(), Error>),
     /// A logged transaction of its own.
-    Alone(fn(TransactionBuilder<'_>, &mut Faulty<Conn>, Stage) -> Result<Vec<Receipt>, Error>),
+    Alone(fn(TransactionBuilder<'_>, &mut Faulty<Conn>, Stage) -> Receipts),
 }
 
 use Run::{Alone, Inside};

@@ -23,6 +23,8 @@ fn account(tx: &mut Tx<'_, Conn>, owner: &str) -> Result<(), Error> {
         .map(drop)
 }
 
+type Body = fn(&mut Tx<'_, Conn>, i64) -> Result<(), Error>;
+
 /// Rows of several sizes, in two aggregates.
 fn write(tx: &mut Tx<'_, Conn>, room: i64) -> Result<(), Error> {
     account(tx, "before")?;
@@ -52,8 +54,7 @@ struct Pages {
 /// each statement that needs a page.
 #[test]
 fn a_full_disk_leaves_no_half() {
-    let bodies: [fn(&mut Tx<'_, Conn>, i64) -> Result<(), Error>; 2] = [write, write_on];
-    for body in bodies {
+    for body in [write as Body, write_on] {
         let mut f = Fixture::new();
         f.account("Alice");
         let pages: Pages = diesel::sql_query("SELECT page_count FROM pragma_page_count")
