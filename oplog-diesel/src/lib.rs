@@ -180,6 +180,11 @@
 //! [`open`](OplogBuilder::open) checks; writing one without naming its aggregate is
 //! [`RecordError::NotLockedFirst`](crate::core::RecordError::NotLockedFirst).
 //!
+//! Tickets are locked in an order that can't deadlock. Rows are locked in the order in which the
+//! closures write them: two that change the same rows in opposite orders wait for each other until
+//! the database breaks it, on PostgreSQL after its `deadlock_timeout` of a second, and one of them
+//! runs again. Where that is frequent, write rows in the order of their keys.
+//!
 //! ```
 //! # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::*;
 //! # let mut conn = connect();

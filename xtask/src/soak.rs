@@ -17,7 +17,7 @@ pub(crate) const MINUTES: u64 = 20;
 /// The programs of `oplog-tests` that hold the tests of one database.
 const DATABASES: &[&str] = &["sqlite", "postgres"];
 /// The tests whose outcome may depend on who comes first.
-const RACES: &[&str] = &["races::", "contention::"];
+const RACES: &[&str] = &["races::", "contention::", "crowds::", "lock_first::"];
 /// Tests that run at once, in turn: alone, as many as there are cores on small machines, and far too many.
 const TEST_THREADS: &[&str] = &["1", "2", "4", "16"];
 /// Each target gets that long at least, however short the whole is to be.
@@ -89,6 +89,8 @@ fn races(shell: &Shell, database: &str, time: Duration, servers: &[Database]) ->
         let mut test = shell.cargo(&["test", "--package", "oplog-tests", "--all-features"]);
         test.args(["--test", database, "--"]).args(RACES);
         test.args(["--test-threads", threads]);
+        // Tests that shorten themselves in every other run.
+        test.env("OPLOG_SOAK", "1");
         test.envs(servers.iter().map(|server| (server.variable, &server.url)));
         runs += 1;
         run(shell, test, database, runs)?;
