@@ -261,7 +261,7 @@ impl TransactionBuilder<'_> {
                 heads.missed(aggregate);
                 Ok(None)
             }
-            Err(error) if is_lost(conn, &error) => Err(Error::CommitUnknown {
+            Err(error) if is_lost(&error) => Err(Error::CommitUnknown {
                 receipts: vec![entry.receipt],
             }),
             // Whether the row itself is to blame is told by the statement that is its own.

@@ -10,8 +10,8 @@ use oplog_core::{
 
 use crate::backend::{Locked, LogBackend, Wait};
 use crate::connection::{
-    Connect, LogConnection, Nesting, begin_patiently, commit, depth, guarded, is_broken, nesting,
-    opening, pause, rollback_to,
+    Connect, LogConnection, Nesting, begin_patiently, commit, depth, guarded, nesting, opening,
+    pause, rollback_to,
 };
 use crate::heads::Heads;
 use crate::reread::Rereads;
@@ -652,7 +652,7 @@ fn commit_as<C: LogConnection>(
         Err(error) => Err(match Retry::of(&error) {
             Some(retry) => Failure::Retry(retry),
             // A savepoint is not committed without the transaction around it.
-            None if place == Place::Top && !receipts.is_empty() && is_lost(conn, &error) => {
+            None if is_lost(&error) && place == Place::Top && !receipts.is_empty() => {
                 Error::CommitUnknown { receipts }.into()
             }
             None => Error::Database(error).into(),
@@ -661,12 +661,7 @@ fn commit_as<C: LogConnection>(
 }
 
 /// Whether an error of a commit leaves open what happened: the database itself did not answer.
-pub(crate) fn is_lost<C: LogConnection>(conn: &mut C, error: &DieselError) -> bool {
-    // What Diesel makes of the connection does not depend on the language of a message.
-    is_broken(conn) || says_lost(error)
-}
-
-fn says_lost(error: &DieselError) -> bool {
+pub(crate) fn is_lost(error: &DieselError) -> bool {
     match error {
         DieselError::DatabaseError(kind, information) => {
             matches!(
@@ -678,7 +673,7 @@ fn says_lost(error: &DieselError) -> bool {
                 || information.message().contains("terminating connection")
         }
         DieselError::BrokenTransactionManager => true,
-        DieselError::RollbackErrorOnCommit { commit_error, .. } => says_lost(commit_error),
+        DieselError::RollbackErrorOnCommit { commit_error, .. } => is_lost(commit_error),
         _ => false,
     }
 }
