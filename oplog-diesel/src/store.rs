@@ -174,7 +174,7 @@ fn read_row<DB: LogBackend>(row: &dyn RawRow<DB>) -> QueryResult<StoredRow> {
 
 /// Rows of a page at most, and their bytes: one entry may be as large as 16 MiB, so that a page is
 /// bounded by both. A single entry above the bytes is a page of its own.
-const PAGE_ROWS: i64 = 512;
+const PAGE_ROWS: i64 = 4096;
 const PAGE_BYTES: i64 = 8 << 20;
 
 /// The entries after `id`, in the order of their ids: a page of bounded size, empty at the end.

@@ -151,7 +151,7 @@ impl<'o, DB: LogBackend> Applier<'o, DB> {
     }
 
     /// Applies one message.
-    pub fn apply<C>(&mut self, conn: &mut C, place: &Place, message: Message) -> Result<(), Error>
+    pub fn apply<C>(&mut self, conn: &mut C, place: &Place, message: &Message) -> Result<(), Error>
     where
         C: LogConnection<Backend = DB>,
     {
@@ -184,7 +184,7 @@ impl<'o, DB: LogBackend> Applier<'o, DB> {
             self.flush(conn)?;
         }
         let table = &self.tables[def.type_name];
-        let row = table.decode(place, &message)?;
+        let row = table.decode(place, message)?;
         self.report.messages += 1;
         if items && !DB::SURVIVES_REFUSAL && self.deferral.any && self.deferred.is_none() {
             self.flush(conn)?;
@@ -199,7 +199,7 @@ impl<'o, DB: LogBackend> Applier<'o, DB> {
                 self.count(def.type_name, 1);
             }
             Op::Update => {
-                let before = table.decode_before(place, &message)?;
+                let before = table.decode_before(place, message)?;
                 table.update(conn, place, &*before, &*row)?;
             }
             Op::Delete | Op::DeleteItems => {

@@ -218,10 +218,10 @@ fn replay<T: LogConnection>(
         }))
     };
     let mut entries = 0;
-    let mut apply = |target: &mut T, page: OrderedPage| -> Result<(), Error> {
-        for messages in page.entries {
+    let mut apply = |target: &mut T, page: &mut OrderedPage| -> Result<(), Error> {
+        for messages in &page.entries {
             for (place, message) in messages {
-                applier.apply(target, &place, message)?;
+                applier.apply(target, place, message)?;
             }
             entries += 1;
             if let Some(progress) = progress {
@@ -232,20 +232,31 @@ fn replay<T: LogConnection>(
                 });
             }
         }
-        page.failed.map_or(Ok(()), Err)
+        page.failed.take().map_or(Ok(()), Err)
     };
     let order = thread::scope(|scope| {
         let mut order = Order::new(oplog.log(), frontier);
         let mut page = OrderedPage::default();
+        let mut applied = OrderedPage::default();
+        let mut unopened = next_page(target)?;
         // The log may grow while it is read: what was asked for ends at the frontier.
         while order.entries() < entries_total
-            && let Some(rows) = next_page(target)?
+            && let Some(rows) = unopened.take()
         {
-            let opening = scope.spawn(move || OrderedPage::open(oplog, frontier, order, rows));
-            apply(target, page)?;
-            (page, order) = opening.join().unwrap_or_else(|panic| resume_unwind(panic));
+            let opening = scope.spawn(move || {
+                // Each thread frees what it allocated: freeing what the other one did makes both
+                // wait for one lock of the allocator.
+                drop(applied);
+                let (page, order) = OrderedPage::open(oplog, frontier, order, &rows);
+                (page, order, rows)
+            });
+            apply(target, &mut page)?;
+            unopened = next_page(target)?;
+            applied = page;
+            let opened = opening.join().unwrap_or_else(|panic| resume_unwind(panic));
+            (page, order) = (opened.0, opened.1);
         }
-        apply(target, page)?;
+        apply(target, &mut page)?;
         Ok::<_, Error>(order)
     })?;
     let entries = order.entries();
@@ -268,7 +279,7 @@ impl OrderedPage {
         oplog: &Oplog,
         frontier: &Frontier,
         mut order: Order<'a>,
-        rows: Vec<StoredRow>,
+        rows: &[StoredRow],
     ) -> (Self, Order<'a>) {
         let mut page = OrderedPage {
             entries: Vec::with_capacity(rows.len()),
