@@ -159,7 +159,7 @@ fn more_entries_than_a_page_holds_come_in_order() {
     oplog
         .transaction(conn, |tx| tx.logged_insert::<Setting, _>(setting(0)))
         .unwrap();
-    for n in 1..1_100_u32 {
+    for n in 1..4_200_u32 {
         oplog
             .transaction(conn, |tx| {
                 let changes = settings::value.eq(Some(n.to_le_bytes().to_vec()));
@@ -169,14 +169,14 @@ fn more_entries_than_a_page_holds_come_in_order() {
             .unwrap();
     }
     let all: Vec<_> = oplog.entries(conn).map(Result::unwrap).collect();
-    assert!(all.iter().map(StoredEntry::sequence).eq(1..=1_100));
+    assert!(all.iter().map(StoredEntry::sequence).eq(1..=4_200));
     let of = oplog
         .entries(conn)
         .aggregate("settings")
         .from_sequence(3)
-        .to_sequence(1_090)
+        .to_sequence(4_190)
         .map(|entry| entry.unwrap().sequence());
-    assert!(of.eq(3..=1_090));
+    assert!(of.eq(3..=4_190));
     for entry in &all {
         let entry = oplog.open_entry(entry).unwrap();
         let value = entry.messages[0].row::<Setting>().unwrap().value.unwrap();
@@ -186,7 +186,7 @@ fn more_entries_than_a_page_holds_come_in_order() {
     let report = oplog.replay(conn).into_suffix("_x").unwrap();
     assert_eq!(
         (report.entries, report.messages, report.rows),
-        (1_100, 1_100, 1)
+        (4_200, 4_200, 1)
     );
 }
 
