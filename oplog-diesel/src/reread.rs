@@ -223,7 +223,7 @@ impl Progress {
             // What constraints refuse here, they would refuse at the commit: the application's own
             // error.
             C::Backend::fire_deferred(conn).map_err(|error| {
-                self.retry = Retry::of(&error);
+                self.remember(conn, &error);
                 Error::Database(error)
             })?;
         } else if !self.rereads.is_stale {

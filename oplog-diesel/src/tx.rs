@@ -33,7 +33,9 @@ use crate::{Error, LentError, Oplog, Oplogged, Retry};
 /// transaction as it was. SQLite takes back the whole transaction at some errors (a constraint with
 /// `ON CONFLICT ROLLBACK`, a full disk); then every further call is refused, in a savepoint or not.
 ///
-/// There is no way to the raw connection, so nothing can be written past the log.
+/// There is no raw connection inside. [`read_with`](Self::read_with) lends it while the database
+/// refuses writes, and [`unlogged`](Self::unlogged) is the one way past the log, of which every entry
+/// tells.
 ///
 /// [`NotFound`]: diesel::result::Error::NotFound
 #[derive(Debug)]
