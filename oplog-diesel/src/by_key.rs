@@ -177,7 +177,7 @@ where
 }
 
 /// A row without its first columns.
-struct After<'a, DB: LogBackend>(&'a dyn RawRow<DB>, usize);
+pub(crate) struct After<'a, DB: LogBackend>(pub &'a dyn RawRow<DB>, pub usize);
 
 impl<DB: LogBackend> RawRow<DB> for After<'_, DB> {
     fn with_value(

@@ -9,7 +9,6 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 
-use diesel::QueryResult;
 use diesel::query_builder::QueryFragment;
 use diesel::query_dsl::methods::LoadQuery;
 use diesel::query_source::QuerySource;
@@ -613,6 +612,29 @@ impl<C: LogConnection> Tx<'_, C> {
         }
     }
 
+    /// Whether changes may set a column that foreign keys refer to, so that rows below must be found
+    /// before.
+    pub(crate) fn may_move<M, V>(&self, changes: &V) -> Result<bool, Error>
+    where
+        M: Oplogged,
+        V: QueryFragment<C::Backend>,
+    {
+        let cascades = self.progress.oplog.cascades();
+        let mut columns = cascades.moving_columns(M::DEF).peekable();
+        if columns.peek().is_none() {
+            return Ok(false);
+        }
+        // Whoever sets a column names it. One that is only read may be named as well, and then
+        // nothing will have moved.
+        let text = C::Backend::text_of(changes)?;
+        for index in columns {
+            if text.contains(&C::Backend::quote(M::DEF.columns[index].name)?) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Finds and locks the rows below these if the changes may move them.
     pub(crate) fn below_moving<M, V>(
         &mut self,
@@ -623,19 +645,10 @@ impl<C: LogConnection> Tx<'_, C> {
         M: Oplogged + Bindable<C::Backend>,
         V: QueryFragment<C::Backend>,
     {
+        if rows.is_empty() || !self.may_move::<M, V>(changes)? {
+            return Ok(None);
+        }
         let oplog = self.progress.oplog.clone();
-        let mut columns = oplog.cascades().moving_columns(M::DEF).peekable();
-        if rows.is_empty() || columns.peek().is_none() {
-            return Ok(None);
-        }
-        // Whoever sets a column names it. One that is only read may be named as well, and then
-        // nothing will have moved.
-        let text = C::Backend::text_of(changes)?;
-        let names = columns.map(|index| C::Backend::quote(M::DEF.columns[index].name));
-        let names = names.collect::<QueryResult<Vec<String>>>()?;
-        if !names.iter().any(|name| text.contains(name)) {
-            return Ok(None);
-        }
         let rows: Vec<&dyn AnyRow<C::Backend>> = rows.iter().map(|row| row as _).collect();
         if !oplog.cascades().follows(M::DEF) {
             return Ok(Some(Below::alone(M::DEF, rows.len())));

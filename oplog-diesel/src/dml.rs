@@ -11,12 +11,14 @@ use diesel::query_builder::{
 };
 use diesel::query_source::QuerySource;
 use diesel::result::Error as DieselError;
+use diesel::sql_types::Untyped;
 use diesel::{Insertable, QueryResult, RunQueryDsl};
 use oplog_core::LogRow;
 
 use crate::Oplogged;
 use crate::backend::LogBackend;
 use crate::bind::Bindable;
+use crate::replay::TableName;
 
 /// The `FROM` clause of a model's table.
 pub type FromOf<M> = <<M as Oplogged>::Table as QuerySource>::FromClause;
@@ -92,15 +94,9 @@ where
     V: QueryFragment<DB>,
 {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
-        if self.changes.is_noop(out.backend())? {
-            return Err(DieselError::QueryBuilderError(
-                "there is nothing to set".into(),
-            ));
-        }
         out.push_sql("UPDATE ");
         self.from.walk_ast(out.reborrow())?;
-        out.push_sql(" SET ");
-        self.changes.walk_ast(out.reborrow())?;
+        push_set(&*self.changes, &mut out)?;
         self.filter.walk_ast(out.reborrow())
     }
 }
@@ -108,6 +104,96 @@ where
 impl<From, W, V> QueryId for Update<From, W, V> {
     type QueryId = ();
     const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+/// `UPDATE <table> SET <changes> FROM (SELECT <columns> FROM <table> <where> FOR NO KEY UPDATE) AS
+/// oplog_before (oplog_0, …) WHERE <table>.<key> = oplog_… RETURNING oplog_0, …, <columns>`: a row before
+/// and after its update, in one statement.
+///
+/// The inner statement waits for whoever is changing the row, and reads what they made of it. That is
+/// also what the changes are applied to: the outer one looks at the row again if it has a newer version.
+#[derive(Debug)]
+pub struct Exchange<'m, M, V> {
+    pub(crate) key: ByKeys<One<'m, M>>,
+    pub(crate) table: TableName,
+    pub(crate) changes: Rc<V>,
+}
+
+impl<M, V, DB> QueryFragment<DB> for Exchange<'_, M, V>
+where
+    DB: LogBackend,
+    M: Bindable<DB>,
+    V: QueryFragment<DB>,
+{
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        let table = self.table.quote::<DB>()?;
+        let columns = M::DEF.columns;
+        let push_columns = |out: &mut AstPass<'_, 'b, DB>| {
+            for (index, column) in columns.iter().enumerate() {
+                if index > 0 {
+                    out.push_sql(", ");
+                }
+                out.push_sql(&table);
+                out.push_sql(".");
+                out.push_identifier(column.name)?;
+            }
+            Ok::<(), DieselError>(())
+        };
+        // Names that no column of the table has, since the changes may name theirs without the table.
+        let push_before = |out: &mut AstPass<'_, 'b, DB>| {
+            for index in 0..columns.len() {
+                out.push_sql(if index == 0 { "oplog_" } else { ", oplog_" });
+                out.push_sql(&index.to_string());
+            }
+        };
+        out.push_sql("UPDATE ");
+        out.push_sql(&table);
+        push_set(&*self.changes, &mut out)?;
+        out.push_sql(" FROM (SELECT ");
+        push_columns(&mut out)?;
+        out.push_sql(" FROM ");
+        out.push_sql(&table);
+        self.key.walk_ast(out.reborrow())?;
+        out.push_sql(" FOR NO KEY UPDATE) AS oplog_before (");
+        push_before(&mut out);
+        let key = columns.iter().enumerate().filter(|(_, column)| column.key);
+        for (at, (index, column)) in key.enumerate() {
+            out.push_sql(if at == 0 { ") WHERE " } else { " AND " });
+            out.push_sql(&table);
+            out.push_sql(".");
+            out.push_identifier(column.name)?;
+            out.push_sql(" = oplog_");
+            out.push_sql(&index.to_string());
+        }
+        out.push_sql(" RETURNING ");
+        push_before(&mut out);
+        out.push_sql(", ");
+        push_columns(&mut out)
+    }
+}
+
+impl<M, V> QueryId for Exchange<'_, M, V> {
+    type QueryId = ();
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl<M, V> Query for Exchange<'_, M, V> {
+    type SqlType = Untyped;
+}
+
+/// ` SET <changes>`
+fn push_set<'b, DB, V>(changes: &'b V, out: &mut AstPass<'_, 'b, DB>) -> QueryResult<()>
+where
+    DB: Backend,
+    V: QueryFragment<DB>,
+{
+    if changes.is_noop(out.backend())? {
+        return Err(DieselError::QueryBuilderError(
+            "there is nothing to set".into(),
+        ));
+    }
+    out.push_sql(" SET ");
+    changes.walk_ast(out.reborrow())
 }
 
 /// `DELETE FROM <table> <where>`.

@@ -12,11 +12,12 @@ use oplog_core::{LogRow, Message, RecordError, Recorder};
 
 use crate::backend::{InsertMany, LogBackend};
 use crate::bind::Bindable;
-use crate::by_key::key_of;
+use crate::by_key::{After, key_of};
+use crate::cascade::Below;
 use crate::connection::{LogConnection, commit, depth, is_broken, load, rollback_to};
 use crate::dml::{
-    Before, BeforeDelete, ByKeys, Delete, Deleted, FilterOf, Inserted, Locking, Many, One,
-    Returning, Update, Updated,
+    Before, BeforeDelete, ByKeys, Delete, Deleted, Exchange, FilterOf, Inserted, Locking, Many,
+    One, Returning, Update, Updated,
 };
 use crate::replay::statement::{OnTable, Texts, Verb};
 use crate::reread::Rereads;
@@ -188,6 +189,13 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         Updated<M, One<'m, M>, V>: LoadQuery<'q, C, M>,
     {
         let key = std::slice::from_ref(model);
+        let changes = Rc::new(changes.as_changeset());
+        if C::Backend::RETURNS_BEFORE && !self.may_move::<M, _>(&*changes)? {
+            if let Some(after) = self.exchange(model, &changes)? {
+                return Ok(after);
+            }
+            // There is no such row, or a trigger kept it as it was: the statements below tell.
+        }
         let before: Before<M, ByKeys<One<'m, M>>> = Locking {
             from: M::Table::default().from_clause(),
             filter: ByKeys(key),
@@ -197,7 +205,6 @@ impl<'t, C: LogConnection> Tx<'t, C> {
             .load(before)?
             .pop()
             .ok_or(Error::Database(DieselError::NotFound))?;
-        let changes = Rc::new(changes.as_changeset());
         let below = self.below_moving(std::slice::from_ref(&before), &*changes)?;
         let update: Updated<M, One<'m, M>, V> = Returning {
             statement: Update {
@@ -209,14 +216,8 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         };
         self.writing::<M>();
         self.write(|tx| {
-            let mut rows = tx.load(update)?;
-            let gone = tx.read_again(&mut rows)?;
-            let after = only_row(rows)?;
-            match gone.is_empty() {
-                true => tx.record_change_with(below, &before, &after)?,
-                false => tx.record(&before, &Message::delete(&before))?,
-            }
-            Ok(after)
+            let rows = tx.load(update)?;
+            tx.record_update(below, &before, rows)
         })
     }
 
@@ -672,6 +673,57 @@ impl<'t, C: LogConnection> Tx<'t, C> {
             self.record(&row, &Message::create(&row))?;
         }
         Ok(row)
+    }
+
+    /// Updates a row and reads what it was in one statement, and logs it. `None` if no row was updated.
+    fn exchange<M, V>(&mut self, model: &M, changes: &Rc<V>) -> Result<Option<M>, Error>
+    where
+        M: Oplogged + Bindable<C::Backend>,
+        V: QueryFragment<C::Backend>,
+    {
+        self.alive()?;
+        self.writing::<M>();
+        self.write(|tx| {
+            let rows = M::table().and_then(|table| {
+                let exchange = Exchange {
+                    key: ByKeys(std::slice::from_ref(model)),
+                    table,
+                    changes: Rc::clone(changes),
+                };
+                load(tx.conn, exchange, |row| {
+                    let after = After(row, M::DEF.columns.len());
+                    Ok((
+                        <M as Bindable<_>>::read(row)?,
+                        <M as Bindable<_>>::read(&after)?,
+                    ))
+                })
+            });
+            let (before, after): (Vec<M>, Vec<M>) =
+                rows.map_err(|error| tx.failed(error))?.into_iter().unzip();
+            match before.first() {
+                Some(before) => tx.record_update(None, before, after).map(Some),
+                None => Ok(None),
+            }
+        })
+    }
+
+    /// Logs what an update of one row returned.
+    fn record_update<M>(
+        &mut self,
+        below: Option<Below<C::Backend>>,
+        before: &M,
+        mut rows: Vec<M>,
+    ) -> Result<M, Error>
+    where
+        M: Oplogged + Bindable<C::Backend>,
+    {
+        let gone = self.read_again(&mut rows)?;
+        let after = only_row(rows)?;
+        match gone.is_empty() {
+            true => self.record_change_with(below, before, &after)?,
+            false => self.record(before, &Message::delete(before))?,
+        }
+        Ok(after)
     }
 
     /// Logs what a delete by primary key returned: one row or none.

@@ -104,7 +104,7 @@ fn every_type_is_the_same_in_one_statement() {
         oplog.logged_insert_row(&mut f.conn, row).unwrap();
         let sent = statements.take();
         if REMEMBERS_HEADS {
-            assert_eq!(sent, ["SELECT version,", "WITH new_row"]);
+            assert_eq!(sent, ["SELECT version,", "WITH written"]);
         }
         let nulled = Everything {
             id: row.id,
@@ -114,7 +114,7 @@ fn every_type_is_the_same_in_one_statement() {
             oplog.logged_update_row(&mut f.conn, row, &nulled).unwrap();
             let sent = statements.take();
             if REMEMBERS_HEADS {
-                assert_eq!(sent, ["WITH old_row"]);
+                assert_eq!(sent, ["WITH written"]);
             }
             oplog.logged_update_row(&mut f.conn, &nulled, row).unwrap();
         }
@@ -298,6 +298,19 @@ fn a_row_that_the_database_changes_is_logged_as_stored() {
             "{insert:?}"
         );
         let update = oplog.logged_update_row(&mut f.conn, &bob, &account(1, "x"));
+        assert!(
+            matches!(
+                update,
+                Err(Error::RowCount {
+                    expected: 1,
+                    found: 0
+                })
+            ),
+            "{update:?}"
+        );
+        let update = oplog.transaction(&mut f.conn, |tx| {
+            tx.logged_update(&bob, accounts::owner.eq("x")).map(drop)
+        });
         assert!(
             matches!(
                 update,

@@ -1,7 +1,9 @@
 //! Updates of one row.
 
+use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::result::Error as DieselError;
+use diesel::sql_types::BigInt;
 use oplog_diesel::Error;
 use oplog_diesel::prelude::*;
 use oplog_tests::models::*;
@@ -66,6 +68,24 @@ fn what_is_logged_as_before_is_the_stored_row_not_the_callers() {
         f.news(),
         [
             r#"account:1/2 update account(email=NULL id=1 owner="Alice" balance=21) nulls[4] was(balance=10) set[balance]"#,
+        ]
+    );
+    f.check();
+}
+
+#[test]
+fn a_change_may_name_columns_without_their_table() {
+    let mut f = Fixture::new();
+    let alice = f.account("Alice");
+    f.run(|tx| {
+        let more = sql::<BigInt>("balance + length(owner) + ").bind::<BigInt, _>(3);
+        tx.logged_update(&alice, accounts::balance.eq(more))
+    })
+    .unwrap();
+    assert_eq!(
+        f.news(),
+        [
+            r#"account:1/2 update account(email=NULL id=1 owner="Alice" balance=18) nulls[4] was(balance=10) set[balance]"#,
         ]
     );
     f.check();

@@ -37,6 +37,8 @@ pub trait LogBackend: Backend + 'static {
     /// Whether several transactions write at once, so that rows must be locked before they are read
     /// to be changed.
     const LOCKS_ROWS: bool;
+    /// Whether an `UPDATE` can return rows as they were, with [`Exchange`](crate::dml::Exchange).
+    const RETURNS_BEFORE: bool;
 
     /// Whether a head that is known saves reading a ticket. Where a transaction locks the whole
     /// database, reading is cheap and says the truth.

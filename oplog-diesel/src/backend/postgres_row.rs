@@ -20,6 +20,8 @@ use crate::statement::Bind;
 
 /// The statement. Rows are compared as PostgreSQL writes them out, since some types know no equality,
 /// and for others things are equal that are not the same: padded text, NULLs, 0.0 and -0.0.
+///
+/// A value that occurs twice is bound once and then named by its number.
 pub(super) struct RowStatement<'a> {
     pub table: &'a TableName,
     pub def: &'static TypeDef,
@@ -35,112 +37,110 @@ pub(super) struct RowStatement<'a> {
 }
 
 impl RowStatement<'_> {
-    /// `<name> (c0, c1, …) AS (VALUES (…))`
+    /// Binds all columns of a row, with commas between them.
     fn row<'b>(
         &'b self,
-        name: &str,
         row: &'b dyn AnyRow<Pg>,
         out: &mut AstPass<'_, 'b, Pg>,
     ) -> QueryResult<()> {
-        out.push_sql(name);
-        for column in 0..self.def.columns.len() {
-            out.push_sql(if column == 0 { " (" } else { ", " });
-            push_column(column, out);
-        }
-        out.push_sql(") AS (VALUES (");
         for column in 0..self.def.columns.len() {
             if column > 0 {
                 out.push_sql(", ");
             }
             row.bind(column, out.reborrow())?;
         }
-        out.push_sql("))");
         Ok(())
     }
 
-    /// `ROW(<table>.id, …)::text = (SELECT ROW(c0, …)::text FROM <name>)`
-    fn is_row(&self, name: &str, out: &mut AstPass<'_, '_, Pg>) -> QueryResult<()> {
-        out.push_sql("ROW(");
+    /// `ROW(stored.id, …)::text = `
+    fn stored_is(&self, out: &mut AstPass<'_, '_, Pg>) -> QueryResult<()> {
         for (index, column) in self.def.columns.iter().enumerate() {
-            if index > 0 {
-                out.push_sql(", ");
-            }
-            out.push_sql("stored.");
+            out.push_sql(if index == 0 {
+                "ROW(stored."
+            } else {
+                ", stored."
+            });
             out.push_identifier(column.name)?;
         }
-        out.push_sql(")::text = (SELECT ROW(");
-        for index in 0..self.def.columns.len() {
-            if index > 0 {
-                out.push_sql(", ");
-            }
-            push_column(index, out);
-        }
-        out.push_sql(")::text FROM ");
-        out.push_sql(name);
-        out.push_sql(")");
+        out.push_sql(")::text = ");
         Ok(())
     }
 
-    /// `stored.id = old_row.c0 AND …`
-    fn has_key(&self, out: &mut AstPass<'_, '_, Pg>) -> QueryResult<()> {
+    /// `ROW($1, …)::text` of values that are bound elsewhere, by the number of each column's.
+    fn bound_row(&self, number: impl Fn(usize) -> usize, out: &mut AstPass<'_, '_, Pg>) {
+        for index in 0..self.def.columns.len() {
+            out.push_sql(if index == 0 { "ROW($" } else { ", $" });
+            out.push_sql(&number(index).to_string());
+        }
+        out.push_sql(")::text");
+    }
+
+    /// ` WHERE <the row is the old one>`, whose values are bound after so many others.
+    fn where_old<'b>(
+        &'b self,
+        old: &'b dyn AnyRow<Pg>,
+        bound: usize,
+        out: &mut AstPass<'_, 'b, Pg>,
+    ) -> QueryResult<()> {
+        out.push_sql(" WHERE ");
         let columns = self.def.columns.iter().enumerate();
-        for (at, (index, column)) in columns.filter(|(_, column)| column.key).enumerate() {
-            if at > 0 {
-                out.push_sql(" AND ");
-            }
+        for (index, column) in columns.filter(|(_, column)| column.key) {
             out.push_sql("stored.");
             out.push_identifier(column.name)?;
-            out.push_sql(" = old_row.");
-            push_column(index, out);
+            out.push_sql(" = $");
+            out.push_sql(&(bound + 1 + index).to_string());
+            out.push_sql(" AND ");
         }
+        self.stored_is(out)?;
+        out.push_sql("ROW(");
+        self.row(old, out)?;
+        out.push_sql(")::text RETURNING ");
         Ok(())
     }
 
     fn written<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         match self.write {
             RowWrite::Insert { new } => {
-                self.row("WITH new_row", *new, out)?;
-                out.push_sql(", written (same) AS (INSERT INTO ");
+                out.push_sql("WITH written (same) AS (INSERT INTO ");
                 out.push_sql(&self.table.quoted());
                 out.push_sql(" AS stored");
                 for (index, column) in self.def.columns.iter().enumerate() {
                     out.push_sql(if index == 0 { " (" } else { ", " });
                     out.push_identifier(column.name)?;
                 }
-                out.push_sql(") SELECT * FROM new_row RETURNING ");
-                self.is_row("new_row", out)
+                out.push_sql(") VALUES (");
+                self.row(*new, out)?;
+                out.push_sql(") RETURNING ");
+                self.stored_is(out)?;
+                self.bound_row(|index| 1 + index, out);
             }
             RowWrite::Update { old, new, columns } => {
-                self.row("WITH old_row", *old, out)?;
-                self.row(", new_row", *new, out)?;
-                out.push_sql(", written (same) AS (UPDATE ");
+                out.push_sql("WITH written (same) AS (UPDATE ");
                 out.push_sql(&self.table.quoted());
                 out.push_sql(" AS stored");
                 for (at, index) in columns.iter().enumerate() {
                     out.push_sql(if at == 0 { " SET " } else { ", " });
                     out.push_identifier(self.def.columns[*index].name)?;
-                    out.push_sql(" = new_row.");
-                    push_column(*index, out);
+                    out.push_sql(" = ");
+                    new.bind(*index, out.reborrow())?;
                 }
-                out.push_sql(" FROM old_row, new_row WHERE ");
-                self.has_key(out)?;
-                out.push_sql(" AND ");
-                self.is_row("old_row", out)?;
-                out.push_sql(" RETURNING ");
-                self.is_row("new_row", out)
+                self.where_old(*old, columns.len(), out)?;
+                self.stored_is(out)?;
+                let changed = |index| columns.iter().position(|column| *column == index);
+                self.bound_row(
+                    |index| 1 + changed(index).unwrap_or(columns.len() + index),
+                    out,
+                );
             }
             RowWrite::Delete { old } => {
-                self.row("WITH old_row", *old, out)?;
-                out.push_sql(", written (same) AS (DELETE FROM ");
+                out.push_sql("WITH written (same) AS (DELETE FROM ");
                 out.push_sql(&self.table.quoted());
-                out.push_sql(" AS stored USING old_row WHERE ");
-                self.has_key(out)?;
-                out.push_sql(" AND ");
-                self.is_row("old_row", out)?;
-                out.push_sql(" RETURNING true");
-                Ok(())
+                out.push_sql(" AS stored");
+                self.where_old(*old, 0, out)?;
+                out.push_sql("true");
             }
         }
+        Ok(())
     }
 }
 
@@ -164,9 +164,7 @@ impl QueryFragment<Pg> for RowStatement<'_> {
             part(" AND version = ", version_before)?;
             part(" AND head_hash = ", hash_before)?;
             part(" AND epoch = ", epoch_before)?;
-            out.push_sql(
-                " AND (SELECT bool_and(same) FROM written) RETURNING version - 1 AS sequence)",
-            );
+            out.push_sql(" AND (SELECT same FROM written) RETURNING version - 1 AS sequence)");
         } else {
             part(
                 "), redeemed AS (INSERT INTO oplog_ticket (name, version, head_hash, epoch) SELECT ",
@@ -176,7 +174,7 @@ impl QueryFragment<Pg> for RowStatement<'_> {
             part(", ", hash)?;
             part(", ", epoch)?;
             out.push_sql(
-                " WHERE (SELECT bool_and(same) FROM written) ON CONFLICT (name) DO NOTHING \
+                " WHERE (SELECT same FROM written) ON CONFLICT (name) DO NOTHING \
                  RETURNING version - 1 AS sequence)",
             );
         }
@@ -195,7 +193,7 @@ impl QueryFragment<Pg> for RowStatement<'_> {
                 Pg::push(&mut out, bind)?;
             }
         }
-        out.push_sql(" FROM (VALUES (1)) AS always LEFT JOIN redeemed ON true");
+        out.push_sql(" FROM (SELECT) AS always LEFT JOIN redeemed ON true");
         Ok(())
     }
 }
@@ -206,8 +204,3 @@ impl QueryId for RowStatement<'_> {
 }
 
 impl<C> diesel::RunQueryDsl<C> for RowStatement<'_> {}
-
-fn push_column(index: usize, out: &mut AstPass<'_, '_, Pg>) {
-    out.push_sql("c");
-    out.push_sql(&index.to_string());
-}
