@@ -15,6 +15,8 @@ pub type Result<T, E = Failure> = std::result::Result<T, E>;
 
 /// The baseline of all ratios: Diesel with every statement in its cache, in a transaction.
 pub const PLAIN_CACHED: &str = "plain, cached";
+/// The same as most people write it, with Diesel's defaults: nothing is cached.
+pub const PLAIN_AS_WRITTEN: &str = "plain, as written";
 /// The same with one statement for each row.
 pub const PLAIN_ONE_BY_ONE: &str = "plain, cached, one by one";
 /// The same without `BEGIN` and `COMMIT`.

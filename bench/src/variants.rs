@@ -11,7 +11,8 @@ use super::{Conn, contended, original};
 use crate::model::{AsWritten, Member, QueuedMember, members};
 use crate::statement::{Bind, Fixed, SetAge, SetAges};
 use crate::variant::{
-    At, OPTIMISTIC, Operation, PLAIN_AUTOCOMMIT, PLAIN_CACHED, PLAIN_ONE_BY_ONE, Variant,
+    At, OPTIMISTIC, Operation, PLAIN_AS_WRITTEN, PLAIN_AUTOCOMMIT, PLAIN_CACHED, PLAIN_ONE_BY_ONE,
+    Variant,
 };
 
 /// What is measured on one connection.
@@ -32,7 +33,7 @@ fn insert_one() -> Vec<Variant<Conn>> {
             let At { conn, rows, .. } = at;
             Ok(conn.transaction(|conn| insert(conn, rows))?)
         }),
-        Variant::unlogged("plain, as written", |at| {
+        Variant::unlogged(PLAIN_AS_WRITTEN, |at| {
             let values = at.rows[0].as_written();
             Ok(at.conn.transaction(|conn| {
                 diesel::insert_into(members::table)
@@ -86,7 +87,7 @@ fn insert_many() -> Vec<Variant<Conn>> {
             let At { conn, rows, .. } = at;
             Ok(conn.transaction(|conn| insert(conn, rows))?)
         }),
-        Variant::unlogged("plain, as written", |at| {
+        Variant::unlogged(PLAIN_AS_WRITTEN, |at| {
             let values: Vec<AsWritten<'_>> = at.rows.iter().map(Member::as_written).collect();
             Ok(at.conn.transaction(|conn| {
                 diesel::insert_into(members::table)
@@ -104,13 +105,15 @@ fn insert_many() -> Vec<Variant<Conn>> {
                 tx.logged_insert_many::<Member, _>(at.rows)?;
                 Ok(())
             })
-        }),
+        })
+        .against(&[PLAIN_CACHED, PLAIN_AS_WRITTEN]),
         Variant::logged("logged_insert_many, on", |at| {
             at.named().transaction(at.conn, |tx| {
                 tx.logged_insert_many::<Member, _>(at.rows)?;
                 Ok(())
             })
-        }),
+        })
+        .against(&[PLAIN_CACHED, PLAIN_AS_WRITTEN]),
         Variant::logged("logged_insert, one by one", |at| {
             at.late().transaction(at.conn, |tx| {
                 for row in at.rows {
@@ -136,7 +139,7 @@ fn update_one() -> Vec<Variant<Conn>> {
             } = at;
             Ok(conn.transaction(|conn| update(conn, &rows[0], age))?)
         }),
-        Variant::unlogged("plain, as written", |at| {
+        Variant::unlogged(PLAIN_AS_WRITTEN, |at| {
             let At {
                 conn, rows, age, ..
             } = at;
@@ -186,7 +189,7 @@ fn update_many() -> Vec<Variant<Conn>> {
             } = at;
             Ok(conn.transaction(|conn| update_range(conn, rows, age))?)
         }),
-        Variant::unlogged("plain, as written", |at| {
+        Variant::unlogged(PLAIN_AS_WRITTEN, |at| {
             let (first, last) = at.ids();
             let At {
                 conn, rows, age, ..

@@ -24,9 +24,10 @@ use crate::check::Catalogue;
 use crate::connection::LogConnection;
 use crate::dml::{BeforeDelete, ByKeys, Delete, Deleted, Locking, Many, Returning};
 use crate::model::Model;
+use crate::record::key_bytes;
 use crate::replay::{AnyRow, TableName};
 use crate::reread::steps;
-use crate::tx::{Progress, Tx, key_bytes, keys_max};
+use crate::tx::{Progress, Tx, keys_max};
 use crate::{Cascade, Error, Oplogged};
 
 /// The foreign keys among logged tables, by the stored name of the type that they refer to.

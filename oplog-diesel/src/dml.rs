@@ -107,15 +107,18 @@ impl<From, W, V> QueryId for Update<From, W, V> {
 }
 
 /// `UPDATE <table> SET <changes> FROM (SELECT <columns> FROM <table> <where> FOR NO KEY UPDATE) AS
-/// oplog_before (oplog_0, …) WHERE <table>.<key> = oplog_… RETURNING oplog_0, …, <columns>`: a row before
-/// and after its update, in one statement.
+/// oplog_before (oplog_0, …) WHERE <table>.<key> = oplog_… RETURNING oplog_0, …, <columns>`: a row
+/// before and after its update, in one statement.
 ///
 /// The inner statement waits for whoever is changing the row, and reads what they made of it. That is
 /// also what the changes are applied to: the outer one looks at the row again if it has a newer version.
+/// Not for rows that were found by anything but their key: one whose key is being changed by somebody
+/// else would be locked by the inner statement, and missed by the outer.
 #[derive(Debug)]
 pub struct Exchange<'m, M, V> {
-    pub(crate) key: ByKeys<One<'m, M>>,
     pub(crate) table: TableName,
+    /// The row, found by its primary key.
+    pub(crate) row: &'m M,
     pub(crate) changes: Rc<V>,
 }
 
@@ -153,7 +156,7 @@ where
         push_columns(&mut out)?;
         out.push_sql(" FROM ");
         out.push_sql(&table);
-        self.key.walk_ast(out.reborrow())?;
+        push_key(self.row, &mut out)?;
         out.push_sql(" FOR NO KEY UPDATE) AS oplog_before (");
         push_before(&mut out);
         let key = columns.iter().enumerate().filter(|(_, column)| column.key);
@@ -179,6 +182,22 @@ impl<M, V> QueryId for Exchange<'_, M, V> {
 
 impl<M, V> Query for Exchange<'_, M, V> {
     type SqlType = Untyped;
+}
+
+/// ` WHERE <primary key> = …`
+fn push_key<'b, DB, M>(row: &'b M, out: &mut AstPass<'_, 'b, DB>) -> QueryResult<()>
+where
+    DB: LogBackend,
+    M: Bindable<DB>,
+{
+    let columns = M::DEF.columns.iter().enumerate();
+    for (at, (index, column)) in columns.filter(|(_, column)| column.key).enumerate() {
+        out.push_sql(if at == 0 { " WHERE " } else { " AND " });
+        out.push_identifier(column.name)?;
+        out.push_sql(" = ");
+        row.bind(index, out.reborrow())?;
+    }
+    Ok(())
 }
 
 /// ` SET <changes>`
@@ -306,15 +325,7 @@ where
         let key = || columns.iter().enumerate().filter(|(_, column)| column.key);
         match rows {
             [] => Err(DieselError::QueryBuilderError("no row to address".into())),
-            [row] => {
-                for (at, (index, column)) in key().enumerate() {
-                    out.push_sql(if at == 0 { " WHERE " } else { " AND " });
-                    out.push_identifier(column.name)?;
-                    out.push_sql(" = ");
-                    row.bind(index, out.reborrow())?;
-                }
-                Ok(())
-            }
+            [row] => push_key(row, &mut out),
             rows => {
                 out.push_sql(" WHERE (");
                 for (at, (_, column)) in key().enumerate() {

@@ -20,8 +20,9 @@ use crate::bind::Bindable;
 use crate::by_key::{self, key_of};
 use crate::connection::LogConnection;
 use crate::dml::{Before, ByKeys, Locking, One};
+use crate::record::{key_bytes, only_row_or_none};
 use crate::replay::AnyRow;
-use crate::tx::{Progress, Tx, key_bytes, only_row_or_none};
+use crate::tx::{Progress, Tx};
 use crate::{Error, Oplogged, Retry, Triggers};
 
 /// What a transaction knows about the rows that it wrote.

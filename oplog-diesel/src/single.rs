@@ -11,10 +11,10 @@ use crate::backend::{LogBackend, RowWrite, Wait};
 use crate::bind::Bindable;
 use crate::connection::{Connect, LogConnection, Nesting, nesting};
 use crate::dml::{Before, BeforeDelete, ByKeys, Deleted, Many, One, RowChanges, Updated};
+use crate::record::key_bytes;
 use crate::replay::TableName;
 use crate::store::{self, Redemption, Row};
 use crate::transaction::{TransactionBuilder, is_lost, now_us};
-use crate::tx::key_bytes;
 use crate::{Cascade, Error, Oplog, Oplogged, Retry, Triggers};
 
 type BackendOf<C> = <<C as Connect>::Connection as Connection>::Backend;

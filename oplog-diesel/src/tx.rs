@@ -1,4 +1,4 @@
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
@@ -12,16 +12,16 @@ use oplog_core::{LogRow, Message, RecordError, Recorder};
 
 use crate::backend::{InsertMany, LogBackend};
 use crate::bind::Bindable;
-use crate::by_key::{After, key_of};
-use crate::cascade::Below;
-use crate::connection::{LogConnection, commit, depth, is_broken, load, rollback_to};
+use crate::by_key::After;
+use crate::connection::{LogConnection, commit, depth, load};
 use crate::dml::{
     Before, BeforeDelete, ByKeys, Delete, Deleted, Exchange, FilterOf, Inserted, Locking, Many,
     One, Returning, Update, Updated,
 };
+use crate::record::only_row_or_none;
 use crate::replay::statement::{OnTable, Texts, Verb};
 use crate::reread::Rereads;
-use crate::{Error, LentError, Oplog, Oplogged, Retry};
+use crate::{Error, Oplog, Oplogged, Retry};
 
 /// A logged transaction from the inside: every write goes through it and is logged.
 ///
@@ -105,6 +105,10 @@ impl<'t, C: LogConnection> Tx<'t, C> {
 
     /// Inserts any number of rows, in as few statements as the database allows, and logs each as it
     /// was stored.
+    ///
+    /// Rows that give all their values cost least, since their statements are prepared once. With
+    /// `#[derive(Insertable)]`, a field that is `None` gives no value unless the struct says
+    /// `#[diesel(treat_none_as_default_value = false)]`.
     ///
     /// # Errors
     ///
@@ -445,111 +449,6 @@ impl<'t, C: LogConnection> Tx<'t, C> {
             .ok_or(Error::Database(DieselError::NotFound))
     }
 
-    /// Lends the connection to a closure that reads, for queries that [`read`](Self::read) does not
-    /// take: functions of the application that want a connection, or SQL as text. The database itself
-    /// refuses to write meanwhile.
-    ///
-    /// On PostgreSQL the closure runs in a savepoint that is read-only; locks that it takes with
-    /// `FOR UPDATE` are refused, too. On SQLite it runs with `PRAGMA query_only`.
-    ///
-    /// The connection must come back in the transaction in which it was lent: nothing but reading
-    /// keeps a closure from sending `COMMIT` as text, and what it wrote after that would stay.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Database`] with the closure's error as it came, which leaves the transaction as it
-    /// was; [`Error::Lent`] if the connection came back in another transaction, or something was
-    /// written nevertheless; [`Error::Store`] if the connection can't be lent or taken back. The
-    /// transaction can't be committed after the last two.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::*;
-    /// # let (mut conn, oplog, alice) = open_with_alice();
-    /// use diesel::sql_query;
-    ///
-    /// fn owners(conn: &mut SqliteConnection) -> QueryResult<Vec<String>> {
-    ///     accounts::table.select(accounts::owner).load(conn)
-    /// }
-    ///
-    /// oplog.transaction(&mut conn, |tx| {
-    ///     assert_eq!(tx.read_with(owners)?, ["Alice"]);
-    ///     assert!(tx.read_with(|conn| sql_query("DELETE FROM accounts").execute(conn)).is_err());
-    ///     tx.logged_update(&alice, accounts::balance.eq(1))
-    /// })?;
-    /// # Ok::<(), oplog_diesel::Error>(())
-    /// ```
-    pub fn read_with<T>(
-        &mut self,
-        body: impl FnOnce(&mut C) -> QueryResult<T>,
-    ) -> Result<T, Error> {
-        self.alive()?;
-        self.progress.recorder.lending();
-        let reading = C::Backend::begin_reading(self.conn)
-            .map_err(|error| self.store_failed("lending the connection for reading", error))?;
-        let outcome = catch_unwind(AssertUnwindSafe(|| self.lend(body)));
-        let is_clean = C::Backend::end_reading(self.conn, reading)
-            .map_err(|error| self.store_failed("taking back the connection", error));
-        let outcome = outcome.unwrap_or_else(|panic| resume_unwind(panic));
-        if !is_clean? {
-            return Err(Error::Lent {
-                what: LentError::Wrote,
-            });
-        }
-        if !matches!(outcome, Err(Error::Lent { .. })) {
-            self.progress.recorder.settled();
-        }
-        outcome
-    }
-
-    /// Lends the connection to a closure that writes what is not logged: the one way past the log.
-    /// Every entry of the transaction tells so, with the reason, under the key `_oplog.unlogged` of
-    /// its metadata.
-    ///
-    /// Tables of models must not be written here, unless on purpose: a replay knows nothing of it,
-    /// and the next logged write of such a row will say that it was something else before. A
-    /// transaction that logs nothing else appends an entry without messages to the first aggregate
-    /// that was named with [`on`](crate::Oplog::on), and fails if there is none.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Database`] with the closure's error as it came; what it wrote was taken back, and the
-    /// transaction goes on as if `unlogged` had not been called. [`Error::Metadata`] if the reason
-    /// can't be stored; then the closure was not called. [`Error::Lent`] if the connection came back
-    /// in another transaction, or [`Error::Store`] if a savepoint fails; after these two the
-    /// transaction can't be committed.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # mod setup { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctest_setup.rs")); } use setup::*;
-    /// # let (mut conn, oplog, alice) = open_with_alice();
-    /// use diesel::sql_query;
-    ///
-    /// # sql_query("CREATE TABLE cache (key TEXT, value TEXT)").execute(&mut conn)?;
-    /// oplog.transaction(&mut conn, |tx| {
-    ///     tx.unlogged("the cache is rebuilt from accounts", |conn| sql_query("DELETE FROM cache").execute(conn))?;
-    ///     tx.logged_update(&alice, accounts::balance.eq(1))
-    /// })?;
-    ///
-    /// let last = oplog.entries(&mut conn).last().expect("an entry")?;
-    /// let reasons: Vec<_> = last.metadata().get("_oplog.unlogged").flatten().collect();
-    /// assert_eq!(reasons, ["the cache is rebuilt from accounts"]);
-    /// # Ok::<(), oplog_diesel::Error>(())
-    /// ```
-    pub fn unlogged<T>(
-        &mut self,
-        reason: &str,
-        body: impl FnOnce(&mut C) -> QueryResult<T>,
-    ) -> Result<T, Error> {
-        self.savepoint(|tx| {
-            tx.progress.recorder.unlogged(reason)?;
-            tx.progress.rereads.expire();
-            tx.write(|tx| tx.lend(body))
-        })
-    }
-
     /// Adds metadata that is known only now. Every entry of the transaction carries it.
     ///
     /// # Errors
@@ -628,27 +527,6 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         Err(error)
     }
 
-    /// Hands out the connection, and sees that it comes back in the same transaction.
-    fn lend<T>(&mut self, body: impl FnOnce(&mut C) -> QueryResult<T>) -> Result<T, Error> {
-        self.alive()?;
-        let before = depth(self.conn);
-        let outcome = catch_unwind(AssertUnwindSafe(|| body(self.conn)));
-        let (is_same, is_lost) = (depth(self.conn) == before, is_broken(self.conn));
-        // What the closure opened is closed before anything else is sent.
-        rollback_to(self.conn, before);
-        let result = match outcome.unwrap_or_else(|panic| resume_unwind(panic)) {
-            // A connection that is lost is in no transaction any more.
-            Err(error) if is_lost => return Err(self.failed(error)),
-            result => result,
-        };
-        if !is_same {
-            return Err(Error::Lent {
-                what: LentError::Transaction,
-            });
-        }
-        result.map_err(|error| self.failed(error))
-    }
-
     fn delete_one<'q, M, Q>(&mut self, query: Q) -> Result<M, Error>
     where
         M: Oplogged,
@@ -662,19 +540,6 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         .ok_or(Error::Database(DieselError::NotFound))
     }
 
-    /// Logs what an insert of one row returned.
-    fn record_insert<M>(&mut self, mut rows: Vec<M>) -> Result<M, Error>
-    where
-        M: Oplogged + Bindable<C::Backend>,
-    {
-        let gone = self.read_again(&mut rows)?;
-        let row = only_row(rows)?;
-        if gone.is_empty() {
-            self.record(&row, &Message::create(&row))?;
-        }
-        Ok(row)
-    }
-
     /// Updates a row and reads what it was in one statement, and logs it. `None` if no row was updated.
     fn exchange<M, V>(&mut self, model: &M, changes: &Rc<V>) -> Result<Option<M>, Error>
     where
@@ -686,8 +551,8 @@ impl<'t, C: LogConnection> Tx<'t, C> {
         self.write(|tx| {
             let rows = M::table().and_then(|table| {
                 let exchange = Exchange {
-                    key: ByKeys(std::slice::from_ref(model)),
                     table,
+                    row: model,
                     changes: Rc::clone(changes),
                 };
                 load(tx.conn, exchange, |row| {
@@ -705,39 +570,6 @@ impl<'t, C: LogConnection> Tx<'t, C> {
                 None => Ok(None),
             }
         })
-    }
-
-    /// Logs what an update of one row returned.
-    fn record_update<M>(
-        &mut self,
-        below: Option<Below<C::Backend>>,
-        before: &M,
-        mut rows: Vec<M>,
-    ) -> Result<M, Error>
-    where
-        M: Oplogged + Bindable<C::Backend>,
-    {
-        let gone = self.read_again(&mut rows)?;
-        let after = only_row(rows)?;
-        match gone.is_empty() {
-            true => self.record_change_with(below, before, &after)?,
-            false => self.record(before, &Message::delete(before))?,
-        }
-        Ok(after)
-    }
-
-    /// Logs what a delete by primary key returned: one row or none.
-    fn record_delete<M: Oplogged>(&mut self, mut rows: Vec<M>) -> Result<Option<M>, Error> {
-        if rows.len() > 1 {
-            return Err(Error::RowCount {
-                expected: 1,
-                found: rows.len(),
-            });
-        }
-        for row in &rows {
-            self.record(row, &Message::delete(row))?;
-        }
-        Ok(rows.pop())
     }
 
     /// Inserts a whole row, every column as it is given, and logs it as it was stored.
@@ -766,7 +598,10 @@ impl<'t, C: LogConnection> Tx<'t, C> {
 
     /// Runs a write of one statement. If it fails, the transaction is poisoned, unless the statement
     /// could not even be built and so was not sent.
-    fn write<T>(&mut self, write: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
+    pub(crate) fn write<T>(
+        &mut self,
+        write: impl FnOnce(&mut Self) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         self.progress.recorder.sending();
         let result = write(self);
         let sent = !matches!(
@@ -805,89 +640,20 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     }
 
     /// Keeps in mind why a statement failed, whatever the closure makes of the error.
-    fn failed(&mut self, error: DieselError) -> Error {
+    pub(crate) fn failed(&mut self, error: DieselError) -> Error {
         self.progress.remember(self.conn, &error);
         Error::Database(error)
     }
 
     /// As [`failed`](Self::failed), for a statement of our own.
-    fn store_failed(&mut self, operation: &'static str, error: DieselError) -> Error {
+    pub(crate) fn store_failed(&mut self, operation: &'static str, error: DieselError) -> Error {
         self.progress.failed(self.conn, operation, error)
     }
 
     /// Refuses to send anything once the database has taken back the transaction by itself.
-    fn alive(&self) -> Result<(), Error> {
+    pub(crate) fn alive(&self) -> Result<(), Error> {
         if self.progress.recorder.has_vanished() {
             return Err(RecordError::Poisoned.into());
-        }
-        Ok(())
-    }
-
-    pub(crate) fn record<M: Oplogged>(&mut self, row: &M, message: &Message) -> Result<(), Error> {
-        self.progress.record(M::DEF, row.aggregate(), message)
-    }
-
-    pub(crate) fn record_change<M: Oplogged>(
-        &mut self,
-        before: &M,
-        after: &M,
-    ) -> Result<(), Error> {
-        if key_bytes(before) != key_bytes(after) || before.aggregate() != after.aggregate() {
-            self.record(before, &Message::delete(before))?;
-            return self.record(after, &Message::create(after));
-        }
-        match Message::update(before, after) {
-            Some(message) => self.record(after, &message),
-            None => Ok(()),
-        }
-    }
-
-    /// Logs what one statement did to several rows, which are matched by their keys, without those
-    /// that a trigger deleted.
-    ///
-    /// If it changed keys, nobody can tell which row became which, and a replay that moved them one
-    /// by one would run into rows that have not moved yet. Then all changed rows are deletes first
-    /// and creates afterwards: the same rows in the end.
-    pub(crate) fn record_changes<M: Oplogged>(
-        &mut self,
-        before: &[M],
-        after: &[M],
-        gone: &HashSet<usize>,
-    ) -> Result<(), Error> {
-        let old: HashMap<Vec<u8>, &M> = before.iter().map(|row| (key_bytes(row), row)).collect();
-        let mut stored = HashSet::new();
-        let mut matched: Vec<(Option<&M>, &M)> = Vec::with_capacity(after.len());
-        for (at, row) in after.iter().enumerate() {
-            if !gone.contains(&at) {
-                let key = key_bytes(row);
-                matched.push((old.get(&key).copied(), row));
-                stored.insert(key);
-            }
-        }
-        if matched.iter().all(|(before, _)| before.is_some()) {
-            for row in before
-                .iter()
-                .filter(|row| !stored.contains(&key_bytes(*row)))
-            {
-                self.record(row, &Message::delete(row))?;
-            }
-            return matched
-                .into_iter()
-                .filter_map(|(before, after)| Some((before?, after)))
-                .try_for_each(|(before, after)| self.record_change(before, after));
-        }
-        let same = |before: &M, after: &M| Message::update(before, after).is_none();
-        let kept: HashSet<Vec<u8>> = matched
-            .iter()
-            .filter(|(before, after)| before.is_some_and(|before| same(before, after)))
-            .map(|(_, after)| key_bytes(*after))
-            .collect();
-        let moved = |row: &&M| !kept.contains(&key_bytes(*row));
-        for row in before.iter().filter(moved) {
-            self.record(row, &Message::delete(row))?;
-        }
-        for row in matched.iter().map(|(_, row)| *row).filter(moved) {
-            self.record(row, &Message::create(row))?;
         }
         Ok(())
     }
@@ -910,26 +676,4 @@ pub(crate) fn keys_max<M: LogRow>() -> usize {
         .max(1);
     let rows = (KEY_BINDS_MAX / columns).max(1);
     1 << rows.ilog2()
-}
-
-/// The primary key of a row, in the bytes it has in the log.
-pub(crate) fn key_bytes<M: LogRow>(row: &M) -> Vec<u8> {
-    key_of(M::DEF, |index| row.value(index))
-}
-
-pub(crate) fn only_row_or_none<M>(mut rows: Vec<M>) -> Result<M, Error> {
-    let found = rows.len();
-    match rows.pop() {
-        None => Err(Error::Database(DieselError::NotFound)),
-        Some(row) if found == 1 => Ok(row),
-        Some(_) => Err(Error::RowCount { expected: 1, found }),
-    }
-}
-
-fn only_row<M>(mut rows: Vec<M>) -> Result<M, Error> {
-    let found = rows.len();
-    match rows.pop() {
-        Some(row) if found == 1 => Ok(row),
-        _ => Err(Error::RowCount { expected: 1, found }),
-    }
 }

@@ -1,7 +1,11 @@
 //! Inserts, and what the database made of them.
 
+use std::sync::{Arc, Mutex};
+
+use diesel::connection::{Instrumentation, InstrumentationEvent};
+use diesel::dsl::sql;
 use diesel::prelude::*;
-use diesel::sql_types::Nullable;
+use diesel::sql_types::{Nullable, Text};
 use oplog_diesel::Error;
 use oplog_tests::models::*;
 use oplog_tests::schema::*;
@@ -231,6 +235,61 @@ fn any_number_of_rows_is_inserted_in_one_call() {
         assert_eq!(f.entries().len(), usize::from(n > 0));
         f.check();
     }
+}
+
+/// How many inserts into `settings` were sent, and how many were put into Diesel's cache.
+#[derive(Clone, Default)]
+struct Inserts(Arc<Mutex<(usize, usize)>>);
+
+impl Instrumentation for Inserts {
+    fn on_connection_event(&mut self, event: InstrumentationEvent<'_>) {
+        let is_insert = |sql: &str| {
+            let sql = sql.replace(['"', '`'], "");
+            usize::from(sql.starts_with("INSERT INTO settings "))
+        };
+        let (sent, cached) = &mut *self.0.lock().unwrap();
+        match event {
+            InstrumentationEvent::StartQuery { query, .. } => {
+                *sent += is_insert(&query.to_string())
+            }
+            InstrumentationEvent::CacheQuery { sql, .. } => *cached += is_insert(sql),
+            _ => {}
+        }
+    }
+}
+
+/// Few texts, so that Diesel's cache, which is unbounded, stays small.
+#[test]
+fn rows_whose_values_are_all_given_go_in_few_statements_that_are_cached() {
+    let mut f = Fixture::new();
+    let inserts = Inserts::default();
+    f.conn.set_instrumentation(inserts.clone());
+    let counted = |f: &mut Fixture, section: &str, values: &mut dyn FnMut(usize) -> bool| {
+        let rows: Vec<Setting> = (0..100)
+            .map(|i| setting(section, i, values(i).then_some(&b"x"[..])))
+            .collect();
+        let stored: Vec<Setting> = f.run(|tx| tx.logged_insert_many(&rows)).unwrap();
+        assert_eq!(stored, rows);
+        std::mem::take(&mut *inserts.0.lock().unwrap())
+    };
+    assert_eq!(counted(&mut f, "new", &mut |_| true), (2, 2));
+    assert_eq!(counted(&mut f, "again", &mut |_| true), (2, 0));
+    // NULL is not given, but the column's default.
+    let one_by_one = crate::db::NAME == "sqlite";
+    let expected = if one_by_one { (60, 2) } else { (2, 0) };
+    let mixed = &mut |i| i >= 58 || i % 2 == 0;
+    assert_eq!(counted(&mut f, "mixed", mixed), expected);
+    let with_expression = |i| {
+        let name = sql::<Text>("'#' || ").bind::<Text, _>(format!("{i}?$1"));
+        (settings::section.eq("e"), settings::name.eq(name))
+    };
+    let rows: Vec<Setting> = f
+        .run(|tx| tx.logged_insert_many((0..10).map(with_expression)))
+        .unwrap();
+    assert_eq!(rows[9].name, "#9?$1");
+    let sent = if one_by_one { 10 } else { 1 };
+    assert_eq!(*inserts.0.lock().unwrap(), (sent, 0));
+    f.check();
 }
 
 #[test]

@@ -1,11 +1,14 @@
 //! Everything that differs between databases.
 
+mod insert_many;
 #[cfg(feature = "postgres_backend")]
 mod postgres;
 #[cfg(feature = "postgres_backend")]
 mod postgres_row;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+
+pub use insert_many::InsertMany;
 
 use diesel::QueryResult;
 use diesel::backend::Backend;
@@ -300,16 +303,6 @@ pub trait LogBackend: Backend + 'static {
 
     /// Words between the column list and the values of an insert that may set identity columns.
     const INSERT_IDENTITY: &'static str;
-}
-
-/// How a database inserts many values of type `V` as rows of the model `M`.
-pub trait InsertMany<'q, C, M, V>: LogBackend {
-    /// Inserts the values and returns the stored rows.
-    ///
-    /// # Errors
-    ///
-    /// Those of the statement.
-    fn insert_many(conn: &mut C, values: Vec<V>) -> QueryResult<Vec<M>>;
 }
 
 /// What is done to one row.

@@ -1,21 +1,18 @@
+use diesel::QueryResult;
 use diesel::deserialize;
 use diesel::migration::{Migration, MigrationSource};
 use diesel::pg::{Pg, PgValue};
-use diesel::query_dsl::methods::LoadQuery;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
-use diesel::{Insertable, QueryResult};
 use oplog_core::{Head, TypeDef};
 
 use super::postgres_row::RowStatement;
 use super::{
-    Deferral, InsertMany, Locked, LogBackend, Reading, RowWrite, TableCopy, Wait, joined,
-    malformed, read_head, values,
+    Deferral, Locked, LogBackend, Reading, RowWrite, TableCopy, Wait, joined, malformed, read_head,
+    values,
 };
-use crate::Oplogged;
 use crate::bind::RawRow;
 use crate::catalogue::{ForeignKey, KeyAction, KeyColumn, Switch, Trigger};
 use crate::connection::{LogConnection, execute, load, load_one};
-use crate::dml::{Inserted, Returning};
 use crate::model::Model;
 use crate::replay::{Column, TableName, TableOps};
 use crate::statement::{Bind, Statement, statements};
@@ -457,22 +454,6 @@ impl LogBackend for Pg {
             ))?;
         }
         Ok(())
-    }
-}
-
-impl<'q, C, M, V> InsertMany<'q, C, M, V> for Pg
-where
-    C: LogConnection<Backend = Pg>,
-    M: Oplogged,
-    Vec<V>: Insertable<M::Table>,
-    Inserted<M, Vec<V>>: LoadQuery<'q, C, M>,
-{
-    fn insert_many(conn: &mut C, values: Vec<V>) -> QueryResult<Vec<M>> {
-        let insert: Inserted<M, Vec<V>> = Returning {
-            statement: diesel::insert_into(M::Table::default()).values(values),
-            columns: M::columns(),
-        };
-        insert.internal_load(conn)?.collect()
     }
 }
 

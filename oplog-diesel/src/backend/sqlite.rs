@@ -2,21 +2,16 @@ use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use diesel::migration::{Migration, MigrationSource};
-use diesel::query_dsl::methods::LoadQuery;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel::sql_types::{BigInt, Text};
 use diesel::sqlite::Sqlite;
-use diesel::{Insertable, QueryResult, sql_query};
+use diesel::{QueryResult, sql_query};
 use oplog_core::{Head, TypeDef};
 
-use super::{
-    Deferral, InsertMany, Locked, LogBackend, Reading, RowWrite, TableCopy, Wait, joined, values,
-};
-use crate::Oplogged;
+use super::{Deferral, Locked, LogBackend, Reading, RowWrite, TableCopy, Wait, joined, values};
 use crate::bind::{RawRow, read};
 use crate::catalogue::{ForeignKey, KeyAction, KeyColumn, Switch, Trigger};
 use crate::connection::{LogConnection, execute, give_up, load, load_one};
-use crate::dml::{Inserted, Returning};
 use crate::model::Model;
 use crate::replay::{Column, TableName, TableOps};
 use crate::statement::{Bind, Statement, statements};
@@ -386,30 +381,6 @@ impl LogBackend for Sqlite {
         C: LogConnection<Backend = Self>,
     {
         Ok(())
-    }
-}
-
-/// SQLite has no word for a column's default, so that a statement of several rows could not leave
-/// columns out row by row. One cached statement for each row costs about the same.
-impl<'q, C, M, V> InsertMany<'q, C, M, V> for Sqlite
-where
-    C: LogConnection<Backend = Sqlite>,
-    M: Oplogged,
-    V: Insertable<M::Table>,
-    Inserted<M, V>: LoadQuery<'q, C, M>,
-{
-    fn insert_many(conn: &mut C, values: Vec<V>) -> QueryResult<Vec<M>> {
-        let mut rows = Vec::with_capacity(values.len());
-        for value in values {
-            let insert: Inserted<M, V> = Returning {
-                statement: diesel::insert_into(M::Table::default()).values(value),
-                columns: M::columns(),
-            };
-            for row in insert.internal_load(conn)? {
-                rows.push(row?);
-            }
-        }
-        Ok(rows)
     }
 }
 
