@@ -509,7 +509,8 @@ pub fn envelopes() -> &'static [(&'static str, Vec<u8>)] {
         let group = Some(([0xc0; 16], 2));
         let sealed = |header, queue: &[u8]| forge::seal(header, &forge::frame(queue));
         let mut extreme = forge::header("e", Some(([0xff; 16], u16::MAX)));
-        extreme[24..38].fill(0xff);
+        extreme[24..30].fill(0xff);
+        extreme[30..38].copy_from_slice(&i64::MAX.to_le_bytes());
         extreme[38..46].copy_from_slice(&i64::MIN.to_le_bytes());
         vec![
             ("one", sealed(forge::header("sample", None), &queue)),
@@ -548,6 +549,7 @@ fn odd_envelopes() -> Vec<(&'static str, Vec<u8>)> {
         changed("flags", 5, &[0xff]),
         changed("header-length", 6, &[0xff, 0xff]),
         changed("sequence-0", 30, &[0; 8]),
+        changed("sequence-negative", 30, &[0xff; 8]),
         changed("commitment", 150, &[0; 32]),
         changed("name-length-0", 182, &[0, 0]),
         changed("name-length-max", 182, &[0xff, 0xff]),

@@ -235,7 +235,9 @@ impl ChainCheck {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::{DataKey, Envelope, EnvelopeLimits, Metadata, NewHeader, SCHEMA, seal};
+    use crate::{
+        DataKey, Envelope, EnvelopeLimits, Metadata, NewHeader, SCHEMA, SEQUENCE_MAX, seal,
+    };
 
     const LOG: LogId = LogId::from_bytes([1; 16]);
 
@@ -329,6 +331,25 @@ mod tests {
             &[&a[0], &a[2], &a[1]],
             &["gap 2 3", "broken 3", "duplicate 4 2"],
         );
+    }
+
+    #[test]
+    fn nothing_repeats_after_the_largest_sequence() {
+        let last = Head {
+            next_sequence: SEQUENCE_MAX,
+            ..Head::genesis(&LOG, "a", 1)
+        };
+        let (header, hash) = entry(LOG, "a", last);
+        let mut check = ChainCheck::new(LOG);
+        check.resume(Aggregate::new("a"), last);
+        assert_eq!(check.feed(&header, hash), Ok(()));
+        assert_eq!(check.head("a"), Some(&last.advance(hash)));
+        let again = ChainError::Duplicate {
+            aggregate: Aggregate::new("a"),
+            expected: SEQUENCE_MAX + 1,
+            found: SEQUENCE_MAX,
+        };
+        assert_eq!(check.feed(&header, hash), Err(again));
     }
 
     #[test]

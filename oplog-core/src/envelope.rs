@@ -16,6 +16,9 @@ use crate::{
 pub const ENVELOPE_LEN_MAX: usize = 16 * 1024 * 1024;
 /// The longest envelope that can be configured: 64 MiB.
 pub const ENVELOPE_LEN_HARD_MAX: usize = 64 * 1024 * 1024;
+/// The largest sequence of an entry: what the column of a database holds, and less than a `u64`, so
+/// that there is always a next one to expect.
+pub const SEQUENCE_MAX: u64 = i64::MAX as u64;
 
 /// How an envelope is sealed. One byte in the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -119,9 +122,12 @@ pub enum SealError {
     /// The aggregate can't stand in a header.
     #[error("the entry names no valid aggregate")]
     Aggregate(#[from] AggregateError),
-    /// Sequences begin at 1.
-    #[error("an entry can't have the sequence 0")]
-    SequenceZero,
+    /// Sequences are 1 to [`SEQUENCE_MAX`].
+    #[error("an entry can't have the sequence {sequence}")]
+    Sequence {
+        /// The number given.
+        sequence: u64,
+    },
     /// A transaction group of fewer than two entries.
     #[error("a transaction group of {parts} entries, there must be at least 2")]
     GroupParts {
@@ -216,7 +222,7 @@ const CODEC_NONE: u8 = 0;
 ///
 /// # Errors
 ///
-/// [`SealError::Rng`], [`SealError::Aggregate`], [`SealError::SequenceZero`],
+/// [`SealError::Rng`], [`SealError::Aggregate`], [`SealError::Sequence`],
 /// [`SealError::GroupParts`] or [`SealError::TooLong`].
 ///
 /// # Examples
@@ -279,8 +285,9 @@ fn seal_inner(
     nonce: &[u8; NONCE_LEN],
 ) -> Result<Vec<u8>, SealError> {
     header.aggregate.check_stored()?;
-    if header.sequence == 0 {
-        return Err(SealError::SequenceZero);
+    let sequence = header.sequence;
+    if !(1..=SEQUENCE_MAX).contains(&sequence) {
+        return Err(SealError::Sequence { sequence });
     }
     if let Some(Group {
         parts: parts @ 0..2,
@@ -397,7 +404,7 @@ impl<'a> Envelope<'a> {
         let epoch = u32::from_le_bytes(reader.array()?);
         let schema = u16::from_le_bytes(reader.array()?);
         let sequence = u64::from_le_bytes(reader.array()?);
-        if sequence == 0 {
+        if !(1..=SEQUENCE_MAX).contains(&sequence) {
             return Err(malformed("sequence"));
         }
         let created_us = i64::from_le_bytes(reader.array()?);
@@ -887,6 +894,8 @@ mod tests {
         check(6, &[0, 0], malformed("header length"));
         check(6, &[0xff, 0xff], malformed("header length"));
         check(30, &[0; 8], malformed("sequence"));
+        check(30, &[0xff; 8], malformed("sequence"));
+        check(30, &(1u64 << 63).to_le_bytes(), malformed("sequence"));
         check(182, &[0, 0], malformed("aggregate"));
         check(182, &[0, 1], malformed("aggregate length"));
         check(182, &[255, 0], malformed("cut"));
@@ -990,7 +999,13 @@ mod tests {
             assert_eq!(seal(&header, b"", &key()), Err(expected));
         }
         check(|_| {}, "", SealError::Aggregate(AggregateError::Empty));
-        check(|header| header.sequence = 0, "a", SealError::SequenceZero);
+        for sequence in [0, SEQUENCE_MAX + 1, u64::MAX] {
+            check(
+                |header| header.sequence = sequence,
+                "a",
+                SealError::Sequence { sequence },
+            );
+        }
         let lonely = |parts| {
             move |header: &mut NewHeader<'_>| {
                 header.group = group().map(|group| Group { parts, ..group });
@@ -1039,7 +1054,7 @@ mod tests {
         (
             "[^\0]{1,60}".prop_map(Aggregate::new),
             any::<u32>(),
-            1u64..,
+            prop_oneof![Just(SEQUENCE_MAX), 1..=SEQUENCE_MAX],
             any::<i64>(),
             group,
         )

@@ -58,7 +58,7 @@ pub use catalog::{CatalogError, TypeCatalog, Typed};
 pub use chain::{ChainCheck, ChainError, Head};
 pub use envelope::{
     ENVELOPE_LEN_HARD_MAX, ENVELOPE_LEN_MAX, Envelope, EnvelopeError, EnvelopeLimits, Group,
-    Header, NewHeader, OpenError, SealError, Suite, seal,
+    Header, NewHeader, OpenError, SEQUENCE_MAX, SealError, Suite, seal,
 };
 pub use hash::{Hash, IdError, KeyId, LogId, TxnId, entry_hash, genesis};
 pub use kek::{KEY_NAME_LEN_MAX, Kek, KekId, KekTextError, KeyWrapError, KeyWrapper, WrapContext};

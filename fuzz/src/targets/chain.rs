@@ -14,8 +14,10 @@ const NAMES: [&str; 4] = ["a", "b", "account:1", "account:2"];
 const FOREIGN_LOG: u8 = 4;
 const RESUMES: u8 = 8;
 const EDGE: u8 = 16;
-/// Sequences at the ends of what columns and headers hold.
-const EDGES: [u64; 4] = [1, i64::MAX as u64, u64::MAX - 1, u64::MAX];
+/// The largest sequence that a header may have.
+const LAST: u64 = (1 << 63) - 1;
+/// Sequences at the ends of what a header may have.
+const EDGES: [u64; 4] = [1, 2, LAST - 1, LAST];
 
 pub(super) fn run(bytes: &[u8]) {
     let log_id = LogId::from_bytes(forge::LOG_ID);
@@ -51,7 +53,7 @@ pub(super) fn run(bytes: &[u8]) {
                 0 => head
                     .next_sequence
                     .wrapping_add_signed(i64::from(sequence.cast_signed()))
-                    .max(1),
+                    .clamp(1, LAST),
                 _ => EDGES[usize::from(sequence & 3)],
             },
             previous: match previous & 1 {
@@ -119,7 +121,7 @@ fn expected(
         (header.epoch < head.epoch, "epoch"),
     ];
     let next = Head {
-        next_sequence: header.sequence.saturating_add(1),
+        next_sequence: header.sequence + 1,
         hash: entry_hash,
         epoch: head.epoch.max(header.epoch),
     };

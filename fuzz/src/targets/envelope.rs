@@ -51,7 +51,7 @@ fn check_header(envelope: &Envelope<'_>, bytes: &[u8]) {
         again.extend(group.parts.to_le_bytes());
     }
     assert_eq!(again, bytes[..envelope.header_len()]);
-    assert!(header.sequence > 0 && (1..=255).contains(&name.len()));
+    assert!((1..1 << 63).contains(&header.sequence) && (1..=255).contains(&name.len()));
     assert!(header.group.is_none_or(|group| group.parts >= 2));
     assert_eq!(envelope.bytes(), bytes);
     assert_eq!(envelope.entry_hash(), entry_hash(bytes));
