@@ -10,17 +10,20 @@ pub const TEXT: &str = "ᚴᛅᚾᛅᚱᛁ";
 /// The same for numbers: larger than any offset, length or tag.
 pub const NUMBER: i64 = 7_305_194_186_302;
 
+/// Bytes of an error's message at most, with every character of a name escaped.
+const LEN_MAX: usize = 4096;
+
 /// Checks everything that an error can print: its message, those of its causes, and `Debug`.
 ///
-/// A message is also one line without control characters: names are the attacker's to choose, and
-/// must not write lines of their own into a log or move the cursor of a terminal.
+/// A message is also one short line without control characters: names are the attacker's to choose,
+/// and must not write lines of their own into a log, move the cursor of a terminal or fill either.
 ///
 /// `named` are the names that the error may repeat, such as that of a column: mutations also copy
 /// content to where a name stands.
 ///
 /// # Panics
 ///
-/// If content or a control character shows up.
+/// If content or a control character shows up, or the message is long.
 pub fn check_error(error: &(dyn Error + 'static), named: &[&str]) {
     let mut text = format!("{error:?} {error:#?}");
     let mut cause = Some(error);
@@ -30,6 +33,7 @@ pub fn check_error(error: &(dyn Error + 'static), named: &[&str]) {
             !shown.contains(char::is_control),
             "a control character: {shown:?}"
         );
+        assert!(shown.len() < LEN_MAX, "an error of {} bytes", shown.len());
         text.push_str(&format!("\n{shown}"));
         cause = error.source();
     }

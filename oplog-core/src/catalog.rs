@@ -2,7 +2,7 @@ use std::any::TypeId;
 use std::collections::{BTreeMap, HashMap};
 
 use crate::wire::TAG_MAX;
-use crate::{Aggregate, LogRow, TypeDef};
+use crate::{Aggregate, LogRow, TypeDef, short_name};
 
 /// Something that stands for a model in a [`TypeCatalog`].
 pub trait Typed {
@@ -180,7 +180,7 @@ impl<T: Typed> TypeCatalog<T> {
         self.by_name
             .get(name)
             .ok_or_else(|| CatalogError::UnknownName {
-                name: name.to_owned(),
+                name: short_name(name),
             })
     }
 
@@ -337,6 +337,12 @@ mod tests {
             .map(drop)
             .map_err(|error| error.to_string());
         assert_eq!(error, Err("no model has the type name b".to_owned()));
+        let long = "b".repeat(100_000);
+        let name = short_name(&long);
+        assert_eq!(
+            catalog.by_name(&long).map(drop),
+            Err(CatalogError::UnknownName { name })
+        );
         let error = catalog
             .by_type::<Other>()
             .map(drop)

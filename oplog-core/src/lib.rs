@@ -33,6 +33,7 @@ mod row;
 mod aggregate;
 mod catalog;
 mod metadata;
+mod name;
 
 mod chain;
 mod envelope;
@@ -67,6 +68,7 @@ pub use message::{Message, MessageError, Op};
 pub use metadata::{
     METADATA_KEY_LEN_MAX, METADATA_PAIRS_MAX, METADATA_VALUE_LEN_MAX, Metadata, MetadataError,
 };
+pub use name::{NAME_SHOWN_MAX, short_name};
 pub use options::{
     ARGUMENT_DEPTH_MAX, Action, Argument, ColumnUpdate, NewValue, OnConflict, Options,
     OptionsError, Target,

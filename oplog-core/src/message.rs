@@ -3,7 +3,9 @@ use std::fmt;
 
 use crate::row::encode_values;
 use crate::wire::{self, Reader, WireError, WireType};
-use crate::{LogRow, Options, OptionsError, RowError, RowValues, TypeDef, Value, encode_columns};
+use crate::{
+    LogRow, Options, OptionsError, RowError, RowValues, TypeDef, Value, encode_columns, short_name,
+};
 
 /// Field numbers of an `AnyOperation`.
 mod tag {
@@ -318,7 +320,7 @@ impl Message {
         if self.type_name != R::DEF.type_name {
             return Err(MessageError::TypeName {
                 expected: R::DEF.type_name,
-                found: self.type_name.clone().into_owned(),
+                found: short_name(&self.type_name),
             });
         }
         self.values(R::DEF)
@@ -533,7 +535,7 @@ fn check_masks(
         .find(|path| nulls.binary_search(&path.to_ascii_lowercase()).is_ok());
     match in_both {
         Some(path) => Err(MessageError::MasksIntersect {
-            column: path.clone().into_owned(),
+            column: short_name(path),
         }),
         None => Ok(()),
     }
@@ -828,6 +830,13 @@ pub(crate) mod tests {
                 column: "a".to_owned(),
             },
         );
+        let long = Cow::Owned("a".repeat(100_000));
+        let mut update = Message::create(&sample());
+        update.op = Op::Update;
+        update.field_mask = vec![long];
+        update.null_mask = update.field_mask.clone();
+        let column = short_name(&update.field_mask[0]);
+        check_refused(&update.to_bytes(), MessageError::MasksIntersect { column });
         check_refused(
             &[0x0a, 1, b'x', 0x18, 1, 0x32, 1, 0xff],
             MessageError::Options {

@@ -2,7 +2,7 @@ use std::collections::VecDeque;
 
 use oplog_core::{
     Aggregate, Envelope, EnvelopeLimits, Hash, Header, Keyring, Message, Metadata, QueueLimits,
-    Receipt, queue,
+    Receipt, queue, short_name,
 };
 
 use crate::connection::LogConnection;
@@ -269,7 +269,7 @@ impl std::fmt::Debug for StoredEntry {
 /// An error about the row at this place, as its columns say.
 pub(crate) fn entry_error((aggregate, sequence): (String, i64), source: EntryError) -> Error {
     Error::Entry {
-        aggregate,
+        aggregate: short_name(&aggregate),
         sequence: u64::try_from(sequence).unwrap_or(0),
         source,
     }

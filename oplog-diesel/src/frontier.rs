@@ -4,6 +4,7 @@ use oplog_core::{Aggregate, Head};
 
 use crate::backend::LogBackend;
 use crate::connection::{LogConnection, load_one};
+use crate::entries::entry_error;
 use crate::statement::{Statement, statements};
 use crate::store::StoredRow;
 use crate::{EntryError, Error, store};
@@ -99,11 +100,7 @@ impl Frontier {
         });
         match stray.map_err(Error::store("comparing the entries with the tickets"))? {
             None => Self::read(conn),
-            Some((aggregate, sequence)) => Err(Error::Entry {
-                aggregate,
-                sequence: u64::try_from(sequence).unwrap_or(0),
-                source: EntryError::Ticket,
-            }),
+            Some(place) => Err(entry_error(place, EntryError::Ticket)),
         }
     }
 

@@ -1,7 +1,9 @@
 //! The log's data keys in its own tables, wrapped under keys that are never there.
 
 use diesel::QueryResult;
-use oplog_core::{DataKey, Kek, KeyId, KeyWrapper, Keyring, WrapContext};
+use oplog_core::{
+    DataKey, Kek, KeyId, KeyWrapper, Keyring, NAME_SHOWN_MAX, WrapContext, short_name,
+};
 
 use crate::Error;
 use crate::backend::{LogBackend, malformed};
@@ -117,7 +119,7 @@ fn keyring<C: LogConnection>(
         let Some((kek, wrap)) = own().find_map(|wrap| Some((given(&wrap)?, wrap))) else {
             // What other keys sealed stays closed; without the primary one nothing can be written.
             if is_primary {
-                wanted.extend(own().map(|wrap| wrap.kek_id.clone()));
+                wanted.extend(own().map(|wrap| short_name(&wrap.kek_id)));
             }
             continue;
         };
@@ -217,6 +219,8 @@ fn read_wraps<C: LogConnection>(conn: &mut C) -> QueryResult<Vec<WrapRow>> {
     })
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// The id of a key as its row has it, which may be of any length.
+fn hex(id: &[u8]) -> String {
+    let digits = id.iter().take(NAME_SHOWN_MAX);
+    short_name(&digits.map(|byte| format!("{byte:02x}")).collect::<String>())
 }

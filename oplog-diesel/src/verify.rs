@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::fmt;
 
-use oplog_core::{Aggregate, ChainCheck, Keyring};
+use oplog_core::{Aggregate, ChainCheck, Keyring, short_name};
 
 use crate::backend::LogBackend;
 use crate::connection::{LogConnection, in_transaction};
@@ -141,7 +141,7 @@ pub(crate) fn verify<C: LogConnection>(
                 let same = (head.next_sequence, head.hash) == (ticket.next_sequence, ticket.hash);
                 if !same || !epochs.contains(&ticket.epoch) {
                     report.findings.push(Finding::Ticket {
-                        aggregate: aggregate.as_str().to_owned(),
+                        aggregate: short_name(aggregate.as_str()),
                         ticket: ticket.next_sequence,
                         entries: head.next_sequence,
                     });
@@ -150,7 +150,7 @@ pub(crate) fn verify<C: LogConnection>(
             for (aggregate, head) in chain.heads() {
                 if !tickets.contains_key(aggregate) {
                     report.findings.push(Finding::Ticket {
-                        aggregate: aggregate.as_str().to_owned(),
+                        aggregate: short_name(aggregate.as_str()),
                         ticket: 0,
                         entries: head.next_sequence,
                     });

@@ -487,6 +487,20 @@ fn keys_that_were_tampered_with_do_not_unwrap() {
             "name of the key",
             "UPDATE oplog_key_wrap SET kek_id = ''".to_owned(),
         ),
+        (
+            "long name of the key",
+            format!(
+                "UPDATE oplog_key_wrap SET kek_id = '{}'",
+                "k".repeat(20_000)
+            ),
+        ),
+        (
+            "long id",
+            format!(
+                "UPDATE oplog_key SET id = {} WHERE version = 1",
+                blob(&[1; 20_000])
+            ),
+        ),
         ("no wraps", "DELETE FROM oplog_key_wrap".to_owned()),
         ("no keys", "DELETE FROM oplog_key".to_owned()),
         ("empty wrap", set_wrap(&[])),
@@ -507,7 +521,7 @@ fn keys_that_were_tampered_with_do_not_unwrap() {
         let Some(error) = error else {
             panic!("{name} is not found")
         };
-        shown(&error);
+        assert!(shown(&error).len() < 4096, "{name}");
         match &error {
             Error::KeyUnwrap { source, .. } => assert!(
                 matches!(

@@ -601,13 +601,20 @@ const ATTACKS: &[Attack] = &[
 ];
 
 /// Whoever owns the database chooses the names in it, and must not be able to write lines of a
-/// report that way, or to control the terminal that shows it.
+/// report that way, to control the terminal that shows it or to fill pages of it.
 #[test]
 fn a_name_writes_no_lines_into_a_report() {
     let (_db, oplog, mut conn) = log();
     let conn = &mut conn;
     disarm(conn);
-    let name = "account:1\n\u{1b}[2Jthe log is intact";
+    let check = |shown: &str| {
+        assert!(!shown.contains(char::is_control), "{shown:?}");
+        assert!(shown.len() < 4096, "{} bytes", shown.len());
+    };
+    let name = format!(
+        "account:1\n\u{1b}[2Jthe log is intact{}",
+        " ".repeat(20_000)
+    );
     for attack in [
         format!("UPDATE oplog_entry SET aggregate_name = '{name}' WHERE sequence = 4"),
         format!(
@@ -619,8 +626,7 @@ fn a_name_writes_no_lines_into_a_report() {
             let report = oplog.verify_structure(conn).unwrap();
             assert!(!report.is_intact());
             for finding in report.findings {
-                let shown = finding.to_string();
-                assert!(!shown.contains(char::is_control), "{shown:?}");
+                check(&finding.to_string());
             }
             for entry in oplog.entries(conn) {
                 let mut cause = entry
@@ -628,8 +634,7 @@ fn a_name_writes_no_lines_into_a_report() {
                     .err()
                     .map(|error| error as &dyn std::error::Error);
                 while let Some(error) = cause {
-                    let shown = error.to_string();
-                    assert!(!shown.contains(char::is_control), "{shown:?}");
+                    check(&error.to_string());
                     cause = error.source();
                 }
             }

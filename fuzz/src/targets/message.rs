@@ -61,14 +61,17 @@ pub(super) fn check(message: &Message, len: usize) {
         check_error(&error, &[]);
     }
     if let Err(error) = message.row::<Sample>() {
-        check_error(&error, &[&message.type_name]);
+        check_message_error(&error);
     }
 }
 
-/// What an error about a message may repeat: the name of a column.
+/// What an error about a message may repeat: the name of a column or of a type.
 pub(super) fn check_message_error(error: &MessageError) {
     match error {
-        MessageError::MasksIntersect { column } => check_error(error, &[column]),
+        MessageError::MasksIntersect { column: name }
+        | MessageError::TypeName { found: name, .. } => {
+            check_error(error, &[name]);
+        }
         error => check_error(error, &[]),
     }
 }
@@ -112,6 +115,13 @@ pub(super) fn hostile(len: usize) -> Vec<Vec<u8>> {
         wire::message("x", 1, &wire::bytes(18, &vec![0; len])),
         wire::message("x", 1, &wire::bytes(2, &vec![0; len])),
         wire::message(&"x".repeat(len), 1, &[]),
+        wire::message(
+            "x",
+            2,
+            &[4, 5]
+                .map(|mask| wire::bytes(mask, &wire::bytes(1, &vec![b'a'; len])))
+                .concat(),
+        ),
         // Reserved columns may repeat.
         wire::message("sample", 1, &wire::bytes(2, &wire::repeat(&[0x20, 0], len))),
         wire::message("sample", 1, &wire::bytes(17, &vec![4; len])),

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use oplog_core::{Aggregate, ChainCheck, Message, TxnId};
+use oplog_core::{Aggregate, ChainCheck, Message, TxnId, short_name};
 
 use crate::entries::{OpenedEntry, header_error};
 use crate::store::{self, LogRow};
@@ -157,7 +157,7 @@ impl<'a> Order<'a> {
                 .copied()
                 .unwrap_or(genesis);
             let error = |sequence, source| Error::Entry {
-                aggregate: aggregate.as_str().to_owned(),
+                aggregate: short_name(aggregate.as_str()),
                 sequence,
                 source,
             };
