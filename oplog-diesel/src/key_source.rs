@@ -160,21 +160,21 @@ impl KeyFile {
 
 impl KeySource for KeyFile {
     fn keys(&self) -> Result<Vec<Kek>, KeySourceError> {
-        let mut file = File::open(&self.path).map_err(|source| self.io("opened", source))?;
+        let file = File::open(&self.path).map_err(|source| self.io("opened", source))?;
         let metadata = file.metadata().map_err(|source| self.io("read", source))?;
         check_mode(&self.path, &metadata)?;
-        if metadata.len() > FILE_LEN_MAX {
+        // One byte more than is allowed, since a pipe does not tell its length. With the full size
+        // from the start: a buffer that grows leaves copies of the key behind.
+        let mut text = Zeroizing::new(String::with_capacity(FILE_LEN_MAX as usize + 1));
+        file.take(FILE_LEN_MAX + 1)
+            .read_to_string(&mut text)
+            .map_err(|source| self.io("read", source))?;
+        if text.len() as u64 > FILE_LEN_MAX {
             return Err(KeySourceError::TooLong {
                 path: self.path.clone(),
                 max: FILE_LEN_MAX,
             });
         }
-        // With its full size from the start: a buffer that grows leaves copies of the key behind.
-        let mut text = Zeroizing::new(String::with_capacity(FILE_LEN_MAX as usize));
-        (&mut file)
-            .take(FILE_LEN_MAX)
-            .read_to_string(&mut text)
-            .map_err(|source| self.io("read", source))?;
         parse(&text, || self.path.display().to_string())
     }
 }

@@ -1,5 +1,7 @@
 //! Keys: where they come from, what opens what, and what becomes of keys that were tampered with.
 
+use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::sync::Barrier;
@@ -131,10 +133,24 @@ fn key_files_that_are_none_are_typed_errors() {
         check(write("text", text.as_bytes(), 0o600), "holds no keys");
     }
     check(write("binary", &[0xff; 60], 0o600), "could not be read");
-    check(
-        write("long", "foreign\n".repeat(10_000).as_bytes(), 0o600),
-        "larger than",
-    );
+    for (len, expected) in [(65_536, "holds no keys"), (65_537, "larger than")] {
+        check(write("long", &vec![b'f'; len], 0o600), expected);
+    }
+    // A pipe, as a shell's process substitution makes one, tells no length beforehand.
+    let piped = |text: String, expected: Option<&str>| {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let path = format!("/proc/self/fd/{}", reader.as_raw_fd());
+        let writing = std::thread::spawn(move || writer.write_all(text.as_bytes()));
+        match expected {
+            Some(expected) => check(path.into(), expected),
+            None => assert_eq!(KeyFile::new(path).keys().unwrap().len(), 1),
+        }
+        // Whoever still writes is told that nobody reads any more.
+        drop(reader);
+        let _ = writing.join().unwrap();
+    };
+    piped(good.clone(), None);
+    piped("foreign\n".repeat(10_000), Some("larger than"));
     // With and without a newline at the end, and less than what is allowed.
     for (text, mode) in [(good.as_str(), 0o600), (line, 0o400)] {
         Oplog::builder()
