@@ -1,5 +1,7 @@
 //! The log's data keys in its own tables, wrapped under keys that are never there.
 
+use std::collections::BTreeMap;
+
 use diesel::QueryResult;
 use oplog_core::{
     DataKey, Kek, KeyId, KeyWrapper, Keyring, NAME_SHOWN_MAX, WrapContext, short_name,
@@ -92,6 +94,11 @@ fn keyring<C: LogConnection>(
     if rows.is_empty() && wraps.is_empty() {
         return Ok(None);
     }
+    let given: BTreeMap<_, _> = keks.iter().map(|kek| (kek.id().as_str(), kek)).collect();
+    let mut wraps_of: BTreeMap<&[u8], Vec<&WrapRow>> = BTreeMap::new();
+    for wrap in &wraps {
+        wraps_of.entry(&wrap.key_id).or_default().push(wrap);
+    }
     let keyring = Keyring::new();
     let mut primary = None;
     let mut wanted = Vec::new();
@@ -114,17 +121,21 @@ fn keyring<C: LogConnection>(
         if is_primary && primary.replace(key_id).is_some() {
             return Err(bad("there is another primary key"));
         }
-        let own = || wraps.iter().filter(|wrap| wrap.key_id == row.id);
-        let given = |wrap: &&WrapRow| keks.iter().find(|kek| kek.id().as_str() == wrap.kek_id);
-        let Some((kek, wrap)) = own().find_map(|wrap| Some((given(&wrap)?, wrap))) else {
+        let own = wraps_of
+            .get(row.id.as_slice())
+            .map_or(&[][..], Vec::as_slice);
+        let opened = own
+            .iter()
+            .find_map(|wrap| Some((given.get(wrap.kek_id.as_str())?, &wrap.wrapped)));
+        let Some((kek, wrapped)) = opened else {
             // What other keys sealed stays closed; without the primary one nothing can be written.
             if is_primary {
-                wanted.extend(own().map(|wrap| short_name(&wrap.kek_id)));
+                wanted.extend(own.iter().map(|wrap| short_name(&wrap.kek_id)));
             }
             continue;
         };
         let key = kek
-            .unwrap(&context, &wrap.wrapped)
+            .unwrap(&context, wrapped)
             .map_err(|source| Error::KeyUnwrap {
                 key_id: key_id.to_string(),
                 kek_id: kek.kek_id(),
