@@ -24,6 +24,8 @@ impl Typed for &'static TypeDef {
 pub struct TypeCatalog<T = &'static TypeDef> {
     by_name: BTreeMap<&'static str, T>,
     names: HashMap<TypeId, &'static str>,
+    /// The first model of each aggregate: all others lock its ticket as that one does.
+    aggregates: HashMap<&'static str, &'static TypeDef>,
 }
 
 /// Why a model can't be registered, or is not found.
@@ -115,6 +117,7 @@ impl<T> Default for TypeCatalog<T> {
         Self {
             by_name: BTreeMap::new(),
             names: HashMap::new(),
+            aggregates: HashMap::new(),
         }
     }
 }
@@ -152,10 +155,9 @@ impl<T: Typed> TypeCatalog<T> {
                 second: def.type_name,
             });
         }
-        let disagrees = |other: &&TypeDef| {
-            other.aggregate == def.aggregate && other.lock_first != def.lock_first
-        };
-        if let Some(other) = self.iter().map(Typed::def).find(disagrees) {
+        if let Some(other) = self.aggregates.get(def.aggregate)
+            && other.lock_first != def.lock_first
+        {
             let (lock_first, late) = match def.lock_first {
                 true => (def.rust_name, other.rust_name),
                 false => (other.rust_name, def.rust_name),
@@ -166,6 +168,7 @@ impl<T: Typed> TypeCatalog<T> {
                 late,
             });
         }
+        self.aggregates.entry(def.aggregate).or_insert(def);
         self.names.insert(type_id, def.type_name);
         self.by_name.insert(def.type_name, item);
         Ok(())
@@ -205,10 +208,8 @@ impl<T: Typed> TypeCatalog<T> {
 
     /// Whether the models of an aggregate lock its ticket before any row.
     pub fn locks_first(&self, aggregate: &Aggregate) -> bool {
-        let prefix = aggregate.prefix();
-        self.iter()
-            .map(Typed::def)
-            .find(|def| def.aggregate == prefix)
+        self.aggregates
+            .get(aggregate.prefix())
             .is_some_and(|def| def.lock_first)
     }
 
