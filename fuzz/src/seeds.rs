@@ -5,7 +5,6 @@
 //! finding can be kept beside them. `cargo run -p oplog-fuzz -- seeds` writes them; a test compares.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -277,10 +276,10 @@ fn unhex(hex: &str) -> Vec<u8> {
 
 fn every_option() -> Options {
     let text = || Argument::Text(canary::TEXT.to_owned());
-    let object = BTreeMap::from([
+    let object = vec![
         ("a".to_owned(), Argument::Null),
         (canary::TEXT.to_owned(), Argument::Bool(true)),
-    ]);
+    ];
     let update = |column: &str, value| ColumnUpdate {
         column: column.to_owned(),
         value,

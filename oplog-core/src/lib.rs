@@ -52,6 +52,7 @@ mod transaction;
     reason = "generated; outside tests only the options are read and written through it"
 )]
 mod proto;
+mod proto_value;
 mod wire;
 
 pub use aggregate::{AGGREGATE_LEN_MAX, Aggregate, AggregateError};

@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::fmt;
 
 /// How deep [`Argument`]s nest at most: a plain value has depth 1, a list of plain values 2.
@@ -104,8 +103,8 @@ pub enum Argument {
     Text(String),
     /// A boolean.
     Bool(bool),
-    /// Named values.
-    Struct(BTreeMap<String, Argument>),
+    /// Named values, in the order in which they are stored.
+    Struct(Vec<(String, Argument)>),
     /// Values in order.
     List(Vec<Argument>),
 }
@@ -172,7 +171,7 @@ fn fits(argument: &Argument, depth_left: usize) -> bool {
         return false;
     };
     match argument {
-        Argument::Struct(fields) => fields.values().all(|value| fits(value, below)),
+        Argument::Struct(fields) => fields.iter().all(|(_, value)| fits(value, below)),
         Argument::List(values) => values.iter().all(|value| fits(value, below)),
         _ => true,
     }
@@ -223,7 +222,7 @@ impl fmt::Debug for Argument {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use proptest::collection::{btree_map, vec};
+    use proptest::collection::vec;
     use proptest::option;
     use proptest::prelude::*;
 
@@ -243,7 +242,7 @@ pub(crate) mod tests {
         leaf.prop_recursive(3, 8, 3, |inner| {
             prop_oneof![
                 vec(inner.clone(), 0..3).prop_map(Argument::List),
-                btree_map(any::<String>(), inner, 0..3).prop_map(Argument::Struct),
+                vec((any::<String>(), inner), 0..3).prop_map(Argument::Struct),
             ]
         })
     }
@@ -294,7 +293,7 @@ pub(crate) mod tests {
             if level % 2 == 0 {
                 Argument::List(vec![inner])
             } else {
-                Argument::Struct(BTreeMap::from([("k".to_owned(), inner)]))
+                Argument::Struct(vec![("k".to_owned(), inner)])
             }
         });
         let value = NewValue::Expression {

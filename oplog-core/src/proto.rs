@@ -41,7 +41,7 @@ pub struct OperationOptions {
     #[prost(string, tag = "3")]
     pub with_where_clause: ::prost::alloc::string::String,
     #[prost(message, repeated, tag = "4")]
-    pub with_where_clause_args: ::prost::alloc::vec::Vec<::prost_types::Value>,
+    pub with_where_clause_args: ::prost::alloc::vec::Vec<crate::proto_value::Value>,
     #[prost(message, optional, tag = "5")]
     pub with_on_conflict: ::core::option::Option<WithOnConflict>,
 }
@@ -97,7 +97,7 @@ pub mod column_value {
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Value {
         #[prost(message, tag = "2")]
-        Raw(::prost_types::Value),
+        Raw(crate::proto_value::Value),
         #[prost(message, tag = "3")]
         ExprValue(super::ExprValue),
         #[prost(message, tag = "4")]
@@ -110,7 +110,7 @@ pub struct ExprValue {
     #[prost(string, tag = "1")]
     pub sql: ::prost::alloc::string::String,
     #[prost(message, repeated, tag = "2")]
-    pub args: ::prost::alloc::vec::Vec<::prost_types::Value>,
+    pub args: ::prost::alloc::vec::Vec<crate::proto_value::Value>,
 }
 /// The value of another column, of the row that was to be inserted if `table` is `excluded`.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

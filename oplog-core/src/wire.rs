@@ -2,17 +2,15 @@
 //!
 //! Rows and messages are encoded from borrowed data and decoded strictly (no unknown field, no
 //! field twice), which prost does not offer; the tests hold them equal to prost's encoding of
-//! `oplog.proto`. Options go through prost. No other module names prost.
-
-use std::collections::BTreeMap;
+//! `oplog.proto`. Options go through prost. Beside the structs for it, no other module names prost.
 
 use prost::Message as _;
-use prost_types::value::Kind as ProtoKind;
 
 use crate::options::{
     Action, Argument, ColumnUpdate, NewValue, OnConflict, Options, OptionsError, Target,
 };
 use crate::proto;
+use crate::proto_value::{self, Kind as ProtoKind};
 
 /// Bytes that are not the protobuf that `FORMAT.md` asks for. Carries no content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -292,23 +290,26 @@ fn column_update_to_proto(update: &ColumnUpdate) -> proto::ColumnValue {
     }
 }
 
-fn argument_to_proto(argument: &Argument) -> prost_types::Value {
+fn argument_to_proto(argument: &Argument) -> proto_value::Value {
     let kind = match argument {
-        Argument::Null => ProtoKind::NullValue(0),
-        Argument::Number(number) => ProtoKind::NumberValue(*number),
-        Argument::Text(text) => ProtoKind::StringValue(text.clone()),
-        Argument::Bool(value) => ProtoKind::BoolValue(*value),
-        Argument::Struct(fields) => ProtoKind::StructValue(prost_types::Struct {
+        Argument::Null => ProtoKind::Null(0),
+        Argument::Number(number) => ProtoKind::Number(*number),
+        Argument::Text(text) => ProtoKind::Text(text.clone()),
+        Argument::Bool(value) => ProtoKind::Bool(*value),
+        Argument::Struct(fields) => ProtoKind::Struct(proto_value::Struct {
             fields: fields
                 .iter()
-                .map(|(name, value)| (name.clone(), argument_to_proto(value)))
+                .map(|(name, value)| proto_value::Field {
+                    name: name.clone(),
+                    value: Some(argument_to_proto(value)),
+                })
                 .collect(),
         }),
-        Argument::List(values) => ProtoKind::ListValue(prost_types::ListValue {
+        Argument::List(values) => ProtoKind::List(proto_value::List {
             values: values.iter().map(argument_to_proto).collect(),
         }),
     };
-    prost_types::Value { kind: Some(kind) }
+    proto_value::Value { kind: Some(kind) }
 }
 
 /// Reads options. Unlike everything else, fields that `oplog.proto` does not define are passed
@@ -375,26 +376,29 @@ fn column_update_from_proto(update: proto::ColumnValue) -> Result<ColumnUpdate, 
     })
 }
 
-fn arguments_from_proto(values: Vec<prost_types::Value>) -> Result<Vec<Argument>, OptionsError> {
+fn arguments_from_proto(values: Vec<proto_value::Value>) -> Result<Vec<Argument>, OptionsError> {
     values.into_iter().map(argument_from_proto).collect()
 }
 
 // The recursion is bounded: prost refuses to decode deeper than its own limit.
-fn argument_from_proto(value: prost_types::Value) -> Result<Argument, OptionsError> {
+fn argument_from_proto(value: proto_value::Value) -> Result<Argument, OptionsError> {
     Ok(match value.kind {
-        Some(ProtoKind::NullValue(0)) => Argument::Null,
-        Some(ProtoKind::NumberValue(number)) => Argument::Number(number),
-        Some(ProtoKind::StringValue(text)) => Argument::Text(text),
-        Some(ProtoKind::BoolValue(value)) => Argument::Bool(value),
-        Some(ProtoKind::StructValue(fields)) => Argument::Struct(
+        Some(ProtoKind::Null(0)) => Argument::Null,
+        Some(ProtoKind::Number(number)) => Argument::Number(number),
+        Some(ProtoKind::Text(text)) => Argument::Text(text),
+        Some(ProtoKind::Bool(value)) => Argument::Bool(value),
+        Some(ProtoKind::Struct(fields)) => Argument::Struct(
             fields
                 .fields
                 .into_iter()
-                .map(|(name, value)| Ok((name, argument_from_proto(value)?)))
-                .collect::<Result<BTreeMap<_, _>, OptionsError>>()?,
+                .map(|field| {
+                    let value = field.value.ok_or(OptionsError::NoValue)?;
+                    Ok((field.name, argument_from_proto(value)?))
+                })
+                .collect::<Result<_, OptionsError>>()?,
         ),
-        Some(ProtoKind::ListValue(values)) => Argument::List(arguments_from_proto(values.values)?),
-        Some(ProtoKind::NullValue(_)) | None => return Err(OptionsError::NoValue),
+        Some(ProtoKind::List(values)) => Argument::List(arguments_from_proto(values.values)?),
+        Some(ProtoKind::Null(_)) | None => return Err(OptionsError::NoValue),
     })
 }
 

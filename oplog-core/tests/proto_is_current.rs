@@ -18,6 +18,7 @@ fn proto_is_current() {
         .map(|descriptor| (module(descriptor.package()), descriptor))
         .collect();
     let generated = prost_build::Config::new()
+        .extern_path(".google.protobuf.Value", "crate::proto_value::Value")
         .generate(modules)
         .unwrap()
         .remove(&module("oplog.v1"))

@@ -7,8 +7,9 @@ use crate::canary::check_error;
 use crate::targets::message;
 use crate::wire;
 
-/// An object with one field takes nine bytes of input, and a node of a tree in memory.
-const PER_BYTE: usize = 120;
+/// As in a message without options. An object in an object takes the most: six bytes of input become
+/// a vector of four fields, which is the smallest that grows.
+const PER_BYTE: usize = 40;
 
 pub(super) fn run(bytes: &[u8]) {
     let bytes = wire::message("x", 1, &wire::bytes(6, bytes));
@@ -26,6 +27,9 @@ pub(super) fn hostile(len: usize) -> Vec<Vec<u8>> {
     let object = |content: &[u8]| wire::bytes(5, content);
     let field = [wire::bytes(1, b"k"), wire::bytes(2, &null)].concat();
     let unnamed = wire::bytes(2, &null);
+    let nested = (0..11).fold(null.clone(), |inner, _| {
+        object(&wire::bytes(1, &wire::bytes(2, &inner)))
+    });
     let mut deep = null.clone();
     while deep.len() < len.min(4096) {
         deep = list(&wire::bytes(1, &deep));
@@ -45,6 +49,7 @@ pub(super) fn hostile(len: usize) -> Vec<Vec<u8>> {
         arguments(&list(&[])),
         arguments(&object(&wire::bytes(1, &field))),
         arguments(&object(&wire::bytes(1, &unnamed))),
+        arguments(&nested),
         wire::bytes(4, &object(&fields)),
         wire::bytes(4, &list(&wire::repeat(&wire::bytes(1, &null), len))),
         wire::bytes(4, &deep),
