@@ -67,7 +67,8 @@ pub use kek::{KEY_NAME_LEN_MAX, Kek, KekId, KekTextError, KeyWrapError, KeyWrapp
 pub use key::{DataKey, KEY_LEN, KeyError, Keyring};
 pub use message::{Message, MessageError, Op};
 pub use metadata::{
-    METADATA_KEY_LEN_MAX, METADATA_PAIRS_MAX, METADATA_VALUE_LEN_MAX, Metadata, MetadataError,
+    METADATA_KEY_LEN_MAX, METADATA_LEN_MAX, METADATA_PAIRS_MAX, METADATA_VALUE_LEN_MAX, Metadata,
+    MetadataError,
 };
 pub use name::{NAME_SHOWN_MAX, short_name};
 pub use options::{

@@ -11,6 +11,9 @@ pub const METADATA_PAIRS_MAX: usize = 64;
 pub const METADATA_KEY_LEN_MAX: usize = 255;
 /// The longest value of metadata, in bytes of UTF-8.
 pub const METADATA_VALUE_LEN_MAX: usize = 64 * 1024;
+/// The longest metadata in its stored form, in bytes.
+pub const METADATA_LEN_MAX: usize =
+    4 + METADATA_PAIRS_MAX * (4 + METADATA_KEY_LEN_MAX + 4 + 1 + 4 + METADATA_VALUE_LEN_MAX);
 
 /// Keys that begin with it belong to the log itself.
 const RESERVED_PREFIX: &str = "_oplog.";
@@ -509,6 +512,19 @@ mod tests {
         assert!(sample().push("k", &value[1..]).is_ok());
         assert!(sample().push_key("_oplog.x").is_err());
         assert!(sample().push_reserved("_oplog.unlogged", "vacuum").is_ok());
+    }
+
+    #[test]
+    fn the_longest_metadata_is_as_long_as_is_said() {
+        let value = "v".repeat(METADATA_VALUE_LEN_MAX);
+        let mut metadata = Metadata::new();
+        for _ in 0..METADATA_PAIRS_MAX {
+            let key = "k".repeat(METADATA_KEY_LEN_MAX);
+            metadata.push(key, value.as_str()).unwrap();
+        }
+        let bytes = metadata.to_bytes();
+        assert_eq!(bytes.len(), METADATA_LEN_MAX);
+        assert_eq!(Metadata::from_bytes(&bytes), Ok(metadata));
     }
 
     #[test]

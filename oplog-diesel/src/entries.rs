@@ -190,7 +190,7 @@ impl StoredEntry {
     }
 
     pub(crate) fn check(row: StoredRow) -> Result<Self, EntryError> {
-        let header = Envelope::parse(&row.data, &EnvelopeLimits::default())?.into_header();
+        let header = row.envelope()?.into_header();
         check_columns(&row, &header)?;
         let metadata = Metadata::from_bytes(&row.metadata)?;
         Ok(StoredEntry {
@@ -329,7 +329,7 @@ impl OpenedEntry {
     /// authenticated hash, but not read.
     pub(crate) fn read(row: &StoredRow, keyring: &Keyring) -> Result<Self, Error> {
         let open = || {
-            let envelope = Envelope::parse(&row.data, &EnvelopeLimits::default())?;
+            let envelope = row.envelope()?;
             check_columns(row, envelope.header())?;
             let messages = messages(&envelope, keyring)?;
             Ok(OpenedEntry {

@@ -1,7 +1,10 @@
 //! The log's own tables: tickets, entries and the log's identity.
 
 use diesel::QueryResult;
-use oplog_core::{Aggregate, Closing, Head, LogId, SCHEMA, SealedEntry};
+use oplog_core::{
+    AGGREGATE_LEN_MAX, Aggregate, Closing, ENVELOPE_LEN_MAX, Envelope, EnvelopeError,
+    EnvelopeLimits, Head, LogId, METADATA_LEN_MAX, SCHEMA, SealedEntry,
+};
 
 use crate::backend::{LogBackend, Wait, malformed, read_head};
 use crate::bind::RawRow;
@@ -93,6 +96,21 @@ pub(crate) struct StoredRow {
     pub txn_id: Option<Vec<u8>>,
     pub metadata: Vec<u8>,
     pub data: Vec<u8>,
+    /// How many bytes there are in the database, which may be too many to have been read.
+    pub data_len: usize,
+}
+
+impl StoredRow {
+    /// The envelope, of which nothing is proven yet.
+    pub fn envelope(&self) -> Result<Envelope<'_>, EnvelopeError> {
+        if self.data_len > ENVELOPE_LEN_MAX {
+            return Err(EnvelopeError::TooLong {
+                len: self.data_len,
+                max: ENVELOPE_LEN_MAX,
+            });
+        }
+        Envelope::parse(&self.data, &EnvelopeLimits::default())
+    }
 }
 
 statements! {
@@ -100,11 +118,20 @@ statements! {
     SelectTicket = "SELECT version, head_hash, epoch FROM oplog_ticket WHERE name = ?";
     SelectTickets = "SELECT version, head_hash, epoch, name FROM oplog_ticket ORDER BY name";
     InsertEntry = "INSERT INTO oplog_entry (create_time, version, aggregate_name, sequence, key_id, txn_id, metadata, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
-    SelectSizesById = "SELECT id, length(data) + length(metadata) FROM oplog_entry WHERE id > ? ORDER BY id LIMIT ?";
+    SelectSizesById = "SELECT id, length(aggregate_name) + length(key_id) + coalesce(length(txn_id), 0) + length(metadata) + length(data), id FROM oplog_entry WHERE id > ? ORDER BY id LIMIT ?";
     SelectById = "SELECT id, create_time, version, aggregate_name, sequence, key_id, txn_id, metadata, data FROM oplog_entry WHERE id > ? AND id <= ? ORDER BY id";
-    SelectSizesBySequence = "SELECT sequence, length(data) + length(metadata) FROM oplog_entry WHERE aggregate_name = ? AND sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?";
+    SelectSizesBySequence = "SELECT sequence, length(aggregate_name) + length(key_id) + coalesce(length(txn_id), 0) + length(metadata) + length(data), id FROM oplog_entry WHERE aggregate_name = ? AND sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?";
     SelectBySequence = "SELECT id, create_time, version, aggregate_name, sequence, key_id, txn_id, metadata, data FROM oplog_entry WHERE aggregate_name = ? AND sequence > ? AND sequence <= ? ORDER BY sequence";
-    SelectHash = "SELECT data FROM oplog_entry WHERE aggregate_name = ? AND sequence = ?";
+    // What is too long even for one column is cut behind what it may have, or is NULL. A value that is
+    // short is not put through `substr`, which makes NULL of an empty blob.
+    SelectCut = "SELECT id, create_time, version, \
+        CASE WHEN length(aggregate_name) <= 255 THEN aggregate_name ELSE substr(aggregate_name, 1, 256) END, \
+        sequence, \
+        CASE WHEN length(key_id) <= 16 THEN key_id ELSE substr(key_id, 1, 17) END, \
+        CASE WHEN length(txn_id) <= 16 THEN txn_id ELSE substr(txn_id, 1, 17) END, \
+        CASE WHEN length(metadata) <= ? THEN metadata END, \
+        CASE WHEN length(data) <= ? THEN data END, length(data) FROM oplog_entry WHERE id = ?";
+    SelectHash = "SELECT CASE WHEN length(data) <= ? THEN data END FROM oplog_entry WHERE aggregate_name = ? AND sequence = ?";
 }
 
 /// Reads the log's identity. `None` if there is not exactly one.
@@ -145,7 +172,7 @@ pub(crate) fn insert_entry<C: LogConnection>(conn: &mut C, row: &Row<'_>) -> Que
     execute(conn, &Statement::<InsertEntry>::new(&row.binds())).map(|_| ())
 }
 
-/// The stored envelope of one entry, to compare its hash.
+/// The stored envelope of one entry, to compare its hash. No byte if it is too long for one.
 pub(crate) fn envelope<C: LogConnection>(
     conn: &mut C,
     name: &str,
@@ -153,12 +180,13 @@ pub(crate) fn envelope<C: LogConnection>(
 ) -> QueryResult<Option<Vec<u8>>> {
     load_one(
         conn,
-        Statement::<SelectHash>::new(&[Bind::Text(name), Bind::I64(sequence)]),
-        |row| C::Backend::read_bytes(row, 0)?.ok_or_else(|| malformed("an envelope")),
+        Statement::<SelectHash>::new(&[ENVELOPE_MAX, Bind::Text(name), Bind::I64(sequence)]),
+        |row| Ok(C::Backend::read_bytes(row, 0)?.unwrap_or_default()),
     )
 }
 
 fn read_row<DB: LogBackend>(row: &dyn RawRow<DB>) -> QueryResult<StoredRow> {
+    let data = DB::read_bytes(row, 8)?.unwrap_or_default();
     Ok(StoredRow {
         id: DB::read_i64(row, 0)?,
         create_time: DB::read_i64(row, 1)?,
@@ -167,15 +195,33 @@ fn read_row<DB: LogBackend>(row: &dyn RawRow<DB>) -> QueryResult<StoredRow> {
         sequence: DB::read_i64(row, 4)?,
         key_id: DB::read_bytes(row, 5)?.ok_or_else(|| malformed("a key id"))?,
         txn_id: DB::read_bytes(row, 6)?,
-        metadata: DB::read_bytes(row, 7)?.ok_or_else(|| malformed("metadata"))?,
-        data: DB::read_bytes(row, 8)?.ok_or_else(|| malformed("an envelope"))?,
+        // Without its bytes, its hash is not that of the header.
+        metadata: DB::read_bytes(row, 7)?.unwrap_or_default(),
+        data_len: data.len(),
+        data,
     })
 }
+
+fn read_cut_row<DB: LogBackend>(row: &dyn RawRow<DB>) -> QueryResult<StoredRow> {
+    let data_len = DB::read_i64(row, 9)?;
+    Ok(StoredRow {
+        data_len: usize::try_from(data_len).unwrap_or(usize::MAX),
+        ..read_row(row)?
+    })
+}
+
+const METADATA_MAX: Bind<'_> = Bind::I64(METADATA_LEN_MAX as i64);
+const ENVELOPE_MAX: Bind<'_> = Bind::I64(ENVELOPE_LEN_MAX as i64);
 
 /// Rows of a page at most, and their bytes: one entry may be as large as 16 MiB, so that a page is
 /// bounded by both. A single entry above the bytes is a page of its own.
 const PAGE_ROWS: i64 = 4096;
 const PAGE_BYTES: i64 = 8 << 20;
+/// More than a row has. Whoever owns the database may have put a longer one there, and that must not
+/// fill the memory of who reads it.
+const ROW_BYTES_MAX: i64 =
+    (AGGREGATE_LEN_MAX + 2 * ID_LEN + METADATA_LEN_MAX + ENVELOPE_LEN_MAX) as i64;
+const ID_LEN: usize = 16;
 
 /// The entries after `id`, in the order of their ids: a page of bounded size, empty at the end.
 pub(crate) fn page_by_id<C: LogConnection>(
@@ -187,14 +233,13 @@ pub(crate) fn page_by_id<C: LogConnection>(
         Statement::<SelectSizesById>::new(&[Bind::I64(after), Bind::I64(PAGE_ROWS)]),
         read_size::<C::Backend>,
     )?;
-    let Some(last) = page_end(&sizes) else {
-        return Ok(Vec::new());
-    };
-    load(
-        conn,
-        Statement::<SelectById>::new(&[Bind::I64(after), Bind::I64(last)]),
-        read_row::<C::Backend>,
-    )
+    page(conn, &sizes, |conn, last| {
+        load(
+            conn,
+            Statement::<SelectById>::new(&[Bind::I64(after), Bind::I64(last)]),
+            read_row::<C::Backend>,
+        )
+    })
 }
 
 /// The entries of an aggregate after one sequence and up to another: a page of bounded size, empty
@@ -215,30 +260,61 @@ pub(crate) fn page_by_sequence<C: LogConnection>(
         ]),
         read_size::<C::Backend>,
     )?;
-    let Some(last) = page_end(&sizes) else {
-        return Ok(Vec::new());
-    };
-    load(
-        conn,
-        Statement::<SelectBySequence>::new(&[Bind::Text(name), Bind::I64(after), Bind::I64(last)]),
-        read_row::<C::Backend>,
-    )
+    page(conn, &sizes, |conn, last| {
+        let binds = [Bind::Text(name), Bind::I64(after), Bind::I64(last)];
+        load(
+            conn,
+            Statement::<SelectBySequence>::new(&binds),
+            read_row::<C::Backend>,
+        )
+    })
 }
 
-fn read_size<DB: LogBackend>(row: &dyn RawRow<DB>) -> QueryResult<(i64, i64)> {
-    Ok((DB::read_i64(row, 0)?, DB::read_i64(row, 1)?))
+/// The size of a row, and where it is.
+struct Size {
+    position: i64,
+    bytes: i64,
+    id: i64,
 }
 
-/// The last position of the page that these (position, bytes) make.
-fn page_end(sizes: &[(i64, i64)]) -> Option<i64> {
+fn read_size<DB: LogBackend>(row: &dyn RawRow<DB>) -> QueryResult<Size> {
+    Ok(Size {
+        position: DB::read_i64(row, 0)?,
+        bytes: DB::read_i64(row, 1)?,
+        id: DB::read_i64(row, 2)?,
+    })
+}
+
+/// The page that begins with rows of these sizes. `read` reads the rows up to a position.
+fn page<C: LogConnection>(
+    conn: &mut C,
+    sizes: &[Size],
+    read: impl FnOnce(&mut C, i64) -> QueryResult<Vec<StoredRow>>,
+) -> QueryResult<Vec<StoredRow>> {
+    match sizes.first() {
+        // Longer than a page: it is one of its own.
+        Some(first) if first.bytes > ROW_BYTES_MAX => load(
+            conn,
+            Statement::<SelectCut>::new(&[METADATA_MAX, ENVELOPE_MAX, Bind::I64(first.id)]),
+            read_cut_row::<C::Backend>,
+        ),
+        _ => match page_end(sizes) {
+            Some(last) => read(conn, last),
+            None => Ok(Vec::new()),
+        },
+    }
+}
+
+/// The last position of the page that begins with rows of these sizes.
+fn page_end(sizes: &[Size]) -> Option<i64> {
     let mut end = None;
     let mut bytes = 0_i64;
-    for &(position, size) in sizes {
-        bytes = bytes.saturating_add(size);
+    for size in sizes {
+        bytes = bytes.saturating_add(size.bytes);
         if end.is_some() && bytes > PAGE_BYTES {
             break;
         }
-        end = Some(position);
+        end = Some(size.position);
     }
     end
 }
@@ -250,14 +326,68 @@ pub(crate) fn genesis(log: &LogRow, name: &str) -> Head {
 
 #[cfg(test)]
 mod tests {
-    use super::page_end;
+    #![allow(clippy::unwrap_used)]
+    use super::*;
 
     #[test]
     fn a_page_ends_at_its_bytes_but_holds_at_least_one_entry() {
+        let page_end = |sizes: &[(i64, i64)]| {
+            let size = |&(position, bytes)| Size {
+                position,
+                bytes,
+                id: 0,
+            };
+            page_end(&sizes.iter().map(size).collect::<Vec<_>>())
+        };
         assert_eq!(page_end(&[]), None);
         assert_eq!(page_end(&[(1, 20 << 20)]), Some(1));
         assert_eq!(page_end(&[(1, 20 << 20), (2, 1)]), Some(1));
         assert_eq!(page_end(&[(1, 5 << 20), (2, 3 << 20), (3, 1)]), Some(2));
         assert_eq!(page_end(&[(1, i64::MAX), (2, i64::MAX)]), Some(1));
+    }
+
+    #[cfg(feature = "sqlite")]
+    #[test]
+    fn what_is_longer_than_it_may_be_is_not_read() {
+        use diesel::connection::{Connection as _, SimpleConnection as _};
+
+        let mut conn = diesel::SqliteConnection::establish(":memory:").unwrap();
+        crate::run_migrations(&mut conn).unwrap();
+        let insert = |id, name, blob, metadata, data| {
+            format!(
+                "INSERT INTO oplog_entry VALUES ({id}, 0, 2, {name}, 1, zeroblob({blob}), \
+                 zeroblob({blob}), zeroblob({metadata}), zeroblob({data}));"
+            )
+        };
+        conn.batch_execute("PRAGMA ignore_check_constraints = ON")
+            .unwrap();
+        let (metadata, data) = (METADATA_LEN_MAX, ENVELOPE_LEN_MAX);
+        conn.batch_execute(&insert(1, "'a'", 16, metadata, data))
+            .unwrap();
+        let long = "hex(zeroblob(10000))";
+        conn.batch_execute(&insert(2, long, 10_000, metadata + 1, data + 1))
+            .unwrap();
+        let mut lengths = Vec::new();
+        let mut after = 0;
+        while let [row] = &page_by_id(&mut conn, after).unwrap()[..] {
+            let again = page_by_sequence(&mut conn, &row.aggregate_name, 0, 1).unwrap();
+            assert_eq!(again.len(), usize::from(row.id == 1));
+            lengths.push((
+                row.aggregate_name.len(),
+                row.key_id.len(),
+                row.txn_id.as_ref().map(Vec::len),
+                row.metadata.len(),
+                row.data.len(),
+                row.data_len,
+            ));
+            after = row.id;
+        }
+        assert_eq!(
+            lengths,
+            [
+                (1, 16, Some(16), metadata, data, data),
+                (256, 17, Some(17), 0, 0, data + 1)
+            ]
+        );
     }
 }

@@ -4,7 +4,7 @@ use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use oplog_diesel::core::{Hash, Message, Queue, TxnId, entry_hash};
 use oplog_diesel::prelude::*;
-use oplog_diesel::{Error, KeySource};
+use oplog_diesel::{Error, Finding, KeySource};
 use oplog_tests::models::*;
 use oplog_tests::schema::*;
 use proptest::prelude::*;
@@ -954,20 +954,71 @@ fn an_oversized_envelope_is_refused() {
     let conn = &mut conn;
     disarm(conn);
     let mut long = data(conn, "account:1", 4);
-    long.resize(17 << 20, 0);
-    diesel::sql_query(if is_postgres() {
-        "UPDATE oplog_entry SET data = $1 WHERE aggregate_name = 'account:1' AND sequence = 4"
+    // The longer one takes more than any row does, and is not even read.
+    for len in [17 << 20, 22 << 20] {
+        long.resize(len, 0);
+        diesel::sql_query(if is_postgres() {
+            "UPDATE oplog_entry SET data = $1 WHERE aggregate_name = 'account:1' AND sequence = 4"
+        } else {
+            "UPDATE oplog_entry SET data = ? WHERE aggregate_name = 'account:1' AND sequence = 4"
+        })
+        .bind::<diesel::sql_types::Binary, _>(&long)
+        .execute(conn)
+        .unwrap();
+        assert_eq!(
+            structure(&oplog, conn),
+            ["account:1 ticket 5 4", "account:1/4 too long"]
+        );
+        assert_eq!(replaying(&oplog, conn), "account:1/4 too long");
+        let error = oplog
+            .entries(conn)
+            .aggregate("account:1")
+            .find_map(Result::err);
+        let text = shown(&error.unwrap());
+        assert!(text.contains(&format!("takes {len} bytes")), "{text}");
+    }
+}
+
+/// What does not fit into memory is found all the same, and by the same columns.
+#[test]
+fn oversized_columns_are_found() {
+    let (_db, oplog, mut conn) = log();
+    let conn = &mut conn;
+    disarm(conn);
+    let long = 22 << 20;
+    let (bytes, text) = if is_postgres() {
+        (
+            format!("convert_to(repeat('x', {long}), 'UTF8')"),
+            format!("repeat('x', {long})"),
+        )
     } else {
-        "UPDATE oplog_entry SET data = ? WHERE aggregate_name = 'account:1' AND sequence = 4"
-    })
-    .bind::<diesel::sql_types::Binary, _>(&long)
-    .execute(conn)
-    .unwrap();
-    assert_eq!(
-        structure(&oplog, conn),
-        ["account:1 ticket 5 4", "account:1/4 too long"]
-    );
-    assert_eq!(replaying(&oplog, conn), "account:1/4 too long");
+        (
+            format!("zeroblob({long})"),
+            format!("hex(zeroblob({}))", long / 2),
+        )
+    };
+    for (column, value) in [("key_id", &bytes), ("txn_id", &bytes), ("metadata", &bytes)] {
+        undone(conn, |conn| {
+            set(conn, "account:1", 4, &format!("{column} = {value}"));
+            let expected = format!("account:1/4 column {column}");
+            assert_eq!(
+                structure(&oplog, conn),
+                ["account:1 ticket 5 4", expected.as_str()]
+            );
+        });
+    }
+    undone(conn, |conn| {
+        unconstrain(conn);
+        set(conn, "account:1", 4, &format!("aggregate_name = {text}"));
+        let report = oplog.verify_structure(conn).unwrap();
+        let found: Vec<String> = report.findings.iter().map(Finding::to_string).collect();
+        assert!(
+            found
+                .iter()
+                .any(|it| it.contains("column `aggregate_name`")),
+            "{found:?}"
+        );
+    });
 }
 
 /// Random changes of every column of an entry and of its ticket: something is found, nothing is
