@@ -7,7 +7,8 @@ use diesel::connection::Connection;
 use diesel::dsl::SqlTypeOf;
 use diesel::expression::Expression;
 use diesel::query_builder::{
-    AsChangeset, AstPass, InsertStatement, IntoUpdateTarget, Query, QueryFragment, QueryId,
+    AsChangeset, AstPass, InsertStatement, IntoUpdateTarget, Query, QueryBuilder, QueryFragment,
+    QueryId,
 };
 use diesel::query_source::QuerySource;
 use diesel::result::Error as DieselError;
@@ -16,7 +17,7 @@ use diesel::{Insertable, QueryResult, RunQueryDsl};
 use oplog_core::LogRow;
 
 use crate::Oplogged;
-use crate::backend::LogBackend;
+use crate::backend::{LogBackend, bound_columns};
 use crate::bind::Bindable;
 use crate::replay::TableName;
 
@@ -55,7 +56,7 @@ pub struct Returning<S, Cols> {
 
 impl<S, Cols, DB> QueryFragment<DB> for Returning<S, Cols>
 where
-    DB: Backend,
+    DB: LogBackend,
     S: QueryFragment<DB>,
     Cols: QueryFragment<DB>,
 {
@@ -63,6 +64,20 @@ where
         self.statement.walk_ast(out.reborrow())?;
         out.push_sql(" RETURNING ");
         self.columns.walk_ast(out.reborrow())
+    }
+
+    /// Diesel has no insert of a derived struct cached, since any `None` may change its text. But a text
+    /// in which every value is bound is always the same.
+    fn is_safe_to_cache_prepared(&self, backend: &DB) -> QueryResult<bool> {
+        if self.statement.is_safe_to_cache_prepared(backend)? {
+            return self.columns.is_safe_to_cache_prepared(backend);
+        }
+        if !DB::SAYS_DEFAULT {
+            return Ok(false);
+        }
+        let mut text = DB::QueryBuilder::default();
+        self.statement.to_sql(&mut text, backend)?;
+        Ok(bound_columns::<DB>(&text.finish(), 1).is_some())
     }
 }
 

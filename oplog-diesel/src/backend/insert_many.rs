@@ -1,8 +1,8 @@
 //! Inserts of several rows in one statement.
 //!
-//! Diesel parses such a statement anew each time, since there may be as many texts as numbers of rows
+//! Diesel has such a statement parsed anew each time, since there may be as many texts as numbers of rows
 //! and patterns of defaults. Here, rows whose values are all bound go in pieces of few sizes, whose
-//! statements are cached.
+//! statements are cached if their patterns are few as well.
 
 use std::collections::VecDeque;
 
@@ -35,7 +35,7 @@ where
     M: Oplogged,
     Vec<V>: Insertable<M::Table>,
     Inserted<M, Vec<V>>: QueryFragment<Self> + LoadQuery<'q, C, M>,
-    Cached<Inserted<M, Vec<V>>>: LoadQuery<'q, C, M>,
+    Rewritten<Inserted<M, Vec<V>>>: LoadQuery<'q, C, M>,
 {
     fn insert_many(conn: &mut C, values: Vec<V>) -> QueryResult<Vec<M>> {
         let mut inserted = Vec::with_capacity(values.len());
@@ -48,14 +48,12 @@ where
                 columns: M::columns(),
             };
             let sql = Self::text_of(&insert)?;
-            let is_bound = sql.rsplit_once(" RETURNING ").is_some_and(|(insert, _)| {
-                let columns = insert.matches('$').count() / rows;
-                insert.ends_with(&bound_values::<Self>(rows, columns))
-            });
-            if is_bound {
-                let insert = Cached {
+            let columns = |(insert, _)| bound_columns::<Self>(insert, rows);
+            if sql.rsplit_once(" RETURNING ").and_then(columns).is_some() {
+                let insert = Rewritten {
                     statement: insert,
                     sql,
+                    is_one_of_few: true,
                 };
                 collect(&mut inserted, insert.internal_load(conn)?)?;
             } else {
@@ -66,8 +64,9 @@ where
     }
 }
 
-/// SQLite has no word for a column's default, so that rows with other columns than the one before
-/// them need a statement of their own.
+/// SQLite has no word for a column's default. What is not given is left out, so that rows with other columns
+/// than the one before them need a statement of their own, and of a type that may leave out columns there are
+/// too many texts.
 #[cfg(feature = "sqlite")]
 impl<'q, C, M, V> InsertMany<'q, C, M, V> for diesel::sqlite::Sqlite
 where
@@ -77,7 +76,7 @@ where
     V: Insertable<M::Table, Values: QueryFragment<Self> + QueryId>,
     Rows<FromOf<M>, V::Values>: QueryFragment<Self>,
     Returning<Rows<FromOf<M>, V::Values>, M::Columns>: LoadQuery<'q, C, M>,
-    Cached<Returning<Rows<FromOf<M>, V::Values>, M::Columns>>: LoadQuery<'q, C, M>,
+    Rewritten<Returning<Rows<FromOf<M>, V::Values>, M::Columns>>: LoadQuery<'q, C, M>,
 {
     fn insert_many(conn: &mut C, values: Vec<V>) -> QueryResult<Vec<M>> {
         let mut inserted = Vec::with_capacity(values.len());
@@ -88,10 +87,9 @@ where
                 values: vec![first],
             };
             let mut sql = Self::text_of(&insert)?;
-            let columns = sql.matches('?').count();
-            let one = bound_values::<Self>(1, columns);
+            let columns = bound_columns::<Self>(&sql, 1);
             let mut rows = 1;
-            if sql.ends_with(&one) {
+            if let Some(columns) = columns {
                 let alike = match V::Values::HAS_STATIC_QUERY_ID {
                     true => values.len(),
                     false => alike::<Self, _>(&insert.values[0], &values)?,
@@ -103,12 +101,16 @@ where
                 statement: insert,
                 columns: M::columns(),
             };
-            if rows > 1 {
-                sql.truncate(sql.len() - one.len());
+            if let Some(columns) = columns.filter(|_| rows > 1) {
+                sql.truncate(sql.len() - bound_values::<Self>(1, columns).len());
                 sql.push_str(&bound_values::<Self>(rows, columns));
                 sql.push_str(" RETURNING ");
                 sql.push_str(&Self::text_of(&statement.columns)?);
-                let insert = Cached { statement, sql };
+                let insert = Rewritten {
+                    statement,
+                    sql,
+                    is_one_of_few: V::Values::HAS_STATIC_QUERY_ID,
+                };
                 collect(&mut inserted, insert.internal_load(conn)?)?;
             } else {
                 collect(&mut inserted, statement.internal_load(conn)?)?;
@@ -131,7 +133,7 @@ fn alike<DB: LogBackend, R: QueryFragment<DB>>(row: &R, rows: &VecDeque<R>) -> Q
 }
 
 /// `INSERT INTO <table> (…) VALUES (…)` of one row. Of several, it gives the text of the first and the
-/// values of all, for a [`Cached`] one.
+/// values of all, for a [`Rewritten`] one.
 #[derive(Debug)]
 pub struct Rows<From, R> {
     from: From,
@@ -162,15 +164,17 @@ impl<From, R> QueryId for Rows<From, R> {
     const HAS_STATIC_QUERY_ID: bool = false;
 }
 
-/// A statement whose text is known to be one of few. Only the statement itself knows that, so it answers
-/// the two questions of Diesel's connections that [`walk_ast`](QueryFragment::walk_ast) otherwise answers.
+/// A statement with another text, which takes the same values. It answers by itself what Diesel otherwise
+/// asks [`walk_ast`](QueryFragment::walk_ast).
 #[derive(Debug)]
-pub struct Cached<S> {
+pub struct Rewritten<S> {
     statement: S,
     sql: String,
+    /// Whether it may be cached.
+    is_one_of_few: bool,
 }
 
-impl<S, DB> QueryFragment<DB> for Cached<S>
+impl<S, DB> QueryFragment<DB> for Rewritten<S>
 where
     DB: Backend,
     S: QueryFragment<DB>,
@@ -185,20 +189,20 @@ where
     }
 
     fn is_safe_to_cache_prepared(&self, _backend: &DB) -> QueryResult<bool> {
-        Ok(true)
+        Ok(self.is_one_of_few)
     }
 }
 
-impl<S> QueryId for Cached<S> {
+impl<S> QueryId for Rewritten<S> {
     type QueryId = ();
     const HAS_STATIC_QUERY_ID: bool = false;
 }
 
-impl<S: Query> Query for Cached<S> {
+impl<S: Query> Query for Rewritten<S> {
     type SqlType = S::SqlType;
 }
 
-impl<S, C: Connection> RunQueryDsl<C> for Cached<S> {}
+impl<S, C: Connection> RunQueryDsl<C> for Rewritten<S> {}
 
 /// How many of these rows the next statement takes: a number of three bits and zeros, since Diesel's
 /// cache is unbounded, and no more than the database should keep the plan of.
@@ -208,6 +212,19 @@ fn piece(rows: usize, columns: usize) -> usize {
     let rows = rows.min(ROWS_MAX).min(BINDS_MAX / columns.max(1)).max(1);
     let zeros = rows.ilog2().saturating_sub(2);
     rows >> zeros << zeros
+}
+
+/// How many values each row of this insert of so many rows has, if every one of them is bound.
+pub(crate) fn bound_columns<DB>(insert: &str, rows: usize) -> Option<usize>
+where
+    DB: Backend<QueryBuilder: Default>,
+{
+    let mut sign = DB::QueryBuilder::default();
+    sign.push_bind_param();
+    // `?`, or `$` and a number.
+    let sign = sign.finish().chars().next()?;
+    let columns = insert.matches(sign).count() / rows;
+    (columns > 0 && insert.ends_with(&bound_values::<DB>(rows, columns))).then_some(columns)
 }
 
 /// ` VALUES (…), (…)`: so many rows of so many values, every one of them bound.
@@ -236,7 +253,39 @@ fn collect<M>(into: &mut Vec<M>, rows: impl Iterator<Item = QueryResult<M>>) -> 
 
 #[cfg(test)]
 mod tests {
-    use super::piece;
+    use super::{bound_columns, piece};
+
+    #[cfg(feature = "postgres_backend")]
+    #[test]
+    fn only_bound_values_are_taken_for_bound() {
+        for (sql, rows, columns) in [
+            ("INSERT INTO \"t\" (\"a\") VALUES ($1)", 1, Some(1)),
+            ("INSERT INTO t (a, b) VALUES ($1, $2), ($3, $4)", 2, Some(2)),
+            ("INSERT INTO t (a, b) VALUES ($1, $2), ($3, $4)", 1, None),
+            (
+                "INSERT INTO t (a, b) VALUES ($1, $2), ($3, DEFAULT)",
+                2,
+                None,
+            ),
+            ("INSERT INTO t (a) VALUES (DEFAULT)", 1, None),
+            ("INSERT INTO t DEFAULT VALUES", 1, None),
+            ("INSERT INTO t (a) VALUES (lower($1))", 1, None),
+            ("INSERT INTO t (a) VALUES ((VALUES ($1)))", 1, None),
+            ("INSERT INTO t (a, b) VALUES ('$1', $1)", 1, None),
+            (
+                "INSERT INTO t (a) SELECT a FROM u WHERE a IN (VALUES ($1))",
+                1,
+                None,
+            ),
+            (
+                "INSERT INTO t (a) VALUES ($1) ON CONFLICT DO NOTHING",
+                1,
+                None,
+            ),
+        ] {
+            assert_eq!(bound_columns::<diesel::pg::Pg>(sql, rows), columns, "{sql}");
+        }
+    }
 
     #[test]
     fn pieces_are_of_few_sizes_and_take_all_rows() {

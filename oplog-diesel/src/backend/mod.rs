@@ -9,6 +9,7 @@ mod postgres_row;
 mod sqlite;
 
 pub use insert_many::InsertMany;
+pub(crate) use insert_many::bound_columns;
 
 use diesel::QueryResult;
 use diesel::backend::Backend;
@@ -28,7 +29,7 @@ use crate::store::{Redemption, Row};
 /// A database that can hold a log: its dialect, its locks and its catalogue.
 ///
 /// Open on purpose, for connections of other crates to Diesel's backends and for backends to come.
-pub trait LogBackend: Backend + 'static {
+pub trait LogBackend: Backend<QueryBuilder: Default> + 'static {
     /// Name of the database in messages to people.
     const NAME: &'static str;
     /// Opens a top-level transaction in which every statement sees what was committed before it,
@@ -40,6 +41,9 @@ pub trait LogBackend: Backend + 'static {
     /// Whether several transactions write at once, so that rows must be locked before they are read
     /// to be changed.
     const LOCKS_ROWS: bool;
+    /// Whether an insert says `DEFAULT` for what is not given, and does not leave out its column. Then one
+    /// whose values are all bound has the same text whenever it is made of the same type.
+    const SAYS_DEFAULT: bool;
     /// Whether an `UPDATE` can return rows as they were, with [`Exchange`](crate::dml::Exchange).
     const RETURNS_BEFORE: bool;
 

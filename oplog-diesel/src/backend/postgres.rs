@@ -50,6 +50,7 @@ impl LogBackend for Pg {
     const BEGIN_ALONE: &'static str = Self::BEGIN;
     const BEGIN_SNAPSHOT: &'static str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
     const LOCKS_ROWS: bool = true;
+    const SAYS_DEFAULT: bool = true;
     const RETURNS_BEFORE: bool = true;
     const CACHES_HEADS: bool = true;
     const WRITES_ROWS_ALONE: bool = true;

@@ -36,6 +36,7 @@ impl LogBackend for Sqlite {
     const BEGIN_ALONE: &'static str = "BEGIN EXCLUSIVE";
     const BEGIN_SNAPSHOT: &'static str = "BEGIN";
     const LOCKS_ROWS: bool = false;
+    const SAYS_DEFAULT: bool = false;
     const RETURNS_BEFORE: bool = false;
     const CACHES_HEADS: bool = false;
     // Nobody is far away here, and a statement that writes two tables does not exist.
