@@ -99,6 +99,63 @@ fn a_deferred_constraint_that_fails_at_the_commit_takes_everything_back() {
     f.check();
 }
 
+/// The commit that fails is the application's own.
+#[test]
+fn a_deferred_constraint_that_fails_at_the_commit_of_an_outer_transaction_takes_everything_back() {
+    let mut f = deferred();
+    let alice = f.account("Alice");
+    let oplog = f.oplog.clone();
+    f.unchanged(|f| {
+        for named in [false, true] {
+            let committed = f.conn.transaction(|conn| {
+                let builder = oplog.nested();
+                let builder = if named {
+                    builder.on(alice.aggregate())
+                } else {
+                    builder
+                };
+                builder.transaction(conn, |tx| {
+                    tx.logged_update(&alice, accounts::balance.eq(0))?;
+                    tx.logged_insert::<Posting, _>((
+                        postings::id.eq(1),
+                        postings::account_id.eq(77),
+                        postings::amount.eq(1),
+                    ))
+                })
+            });
+            assert!(
+                matches!(
+                    committed,
+                    Err(Error::Database(DieselError::DatabaseError(
+                        DatabaseErrorKind::ForeignKeyViolation,
+                        _
+                    )))
+                ),
+                "{committed:?}"
+            );
+            crate::fixture::assert_free(&mut f.conn);
+        }
+    });
+    // Nothing of it is remembered.
+    let mut ran = 0;
+    oplog
+        .on(alice.aggregate())
+        .transaction(&mut f.conn, |tx| {
+            ran += 1;
+            tx.logged_update(&alice, accounts::balance.eq(3))
+        })
+        .map_err(|error: Error| error)
+        .unwrap();
+    assert_eq!(ran, 1);
+    assert_eq!(
+        f.news(),
+        [
+            r#"account:1/2 update account(email=NULL id=1 owner="Alice" balance=3) nulls[4] was(balance=10) set[balance]"#,
+        ]
+    );
+    f.check();
+}
+
 #[test]
 fn a_deferred_constraint_fails_at_the_commit_of_a_test_transaction_only() {
     let mut f = deferred();

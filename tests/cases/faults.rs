@@ -10,12 +10,12 @@ use diesel::prelude::*;
 use diesel::sql_types::BigInt;
 use oplog_diesel::Error;
 use oplog_diesel::core::Receipt;
-use oplog_tests::faulty::{Failure, Fault, Faulty, Planned};
+use oplog_tests::faulty::{Failure, Fault, Faulty, Planned, Struck};
 
 use crate::db::{Conn, is_free};
 use crate::fixture::{Fixture, assert_free, is_soak};
 use crate::forms::{
-    LOCKED_FIRST, MODES, Mode, Rows, Run, SCRATCH, SPLIT, Stage, WRITES, Write, run,
+    LOCKED_FIRST, MODES, Mode, Rows, Run, SCRATCH, SPLIT, Stage, WRITES, Write, follow, run,
 };
 
 const FAULTS: &[Fault] = &[
@@ -141,8 +141,8 @@ impl Ordeal {
         let mut failed = Vec::new();
         for (index, sql) in statements.iter().enumerate() {
             let at = index + 1;
-            let is_outer = mode.is_nested && (at == 1 || at == statements.len());
-            if is_outer || sql == PROBE {
+            // The commit of the application's transaction is among them, its beginning is not.
+            if mode.is_nested && at == 1 || sql == PROBE {
                 continue;
             }
             for fault in faults(at, statements.len()) {
@@ -151,7 +151,11 @@ impl Ordeal {
                     let told = self.run(&mut conn, mode, write);
                     let struck = conn.struck().cloned();
                     self.strikes += usize::from(struck.is_some());
-                    assert_told(&told, struck.as_ref().map(|_| fault), mode, write);
+                    assert_told(&told, struck.as_ref(), fault, mode, write);
+                    // The statement of this number may be another one than when they were counted.
+                    let is_opening = struck
+                        .as_ref()
+                        .is_some_and(|struck| struck.sql.starts_with("BEGIN"));
                     let is_after = match struck {
                         Some(struck) if fault == Fault::PanicAfter => {
                             // One that is alone may have refused to do anything.
@@ -160,7 +164,7 @@ impl Ordeal {
                         _ => Some(false),
                     };
                     self.assert_true(&told, &expected, is_after);
-                    assert_usable(&mut conn, at, fault, mode);
+                    assert_usable(&mut conn, is_opening, fault, mode);
                 }));
                 if done.is_err() {
                     self.is_set = false;
@@ -236,13 +240,13 @@ impl Ordeal {
 }
 
 /// The connection is free and good for more, or does not pretend to be.
-fn assert_usable(conn: &mut Faulty<Conn>, at: usize, fault: Fault, mode: &Mode) {
+fn assert_usable(conn: &mut Faulty<Conn>, is_opening: bool, fault: Fault, mode: &Mode) {
     conn.heal();
     if conn.is_broken() {
         let is_expected = match fault {
             Fault::InsteadAndNext(_) => true,
             // Nobody can tell whether there is a transaction to take back, or it is not ours.
-            Fault::PanicInstead | Fault::PanicAfter => at == 1 || mode.is_nested,
+            Fault::PanicInstead | Fault::PanicAfter => is_opening || mode.is_nested,
             _ => fault.failure() == Some(Failure::Closed),
         };
         assert!(is_expected, "the connection is broken");
@@ -255,11 +259,12 @@ fn assert_usable(conn: &mut Faulty<Conn>, at: usize, fault: Fault, mode: &Mode) 
 
 /// The kind of the answer fits the fault. There is none where the write took fewer statements than
 /// before, or the statement can't fail in that way.
-fn assert_told(told: &Told, fault: Option<Fault>, mode: &Mode, write: &Write) {
-    let Some(fault) = fault else {
+fn assert_told(told: &Told, struck: Option<&Struck>, fault: Fault, mode: &Mode, write: &Write) {
+    let Some(struck) = struck else {
         assert!(matches!(told, Told::Done(_)), "{told:?}");
         return;
     };
+    let is_outer_commit = mode.is_nested && struck.sql == "COMMIT";
     let Some(failure) = fault.failure() else {
         assert!(matches!(told, Told::Panicked), "{told:?}");
         return;
@@ -268,6 +273,8 @@ fn assert_told(told: &Told, fault: Option<Fault>, mode: &Mode, write: &Write) {
     let is_tried_again = failure.is_retried() || matches!(write.run, Run::Alone(_));
     match told {
         Told::Done(_) => assert!(is_tried_again, "{told:?}"),
+        // Of the application's own commit nobody but the application makes anything.
+        Told::Failed(Error::Database(_)) if is_outer_commit => {}
         Told::Failed(Error::Database(_) | Error::Store { .. }) => {
             assert!(!failure.is_retried(), "{told:?}");
         }
@@ -291,7 +298,7 @@ fn every_write(mode: usize) {
         _ => 6,
     };
     let mut ordeal = Ordeal::new();
-    let locked = LOCKED_FIRST.iter().filter(|_| mode == 5);
+    let locked = LOCKED_FIRST.iter().filter(|_| mode >= 5);
     for (index, write) in WRITES.iter().chain(locked).enumerate() {
         ordeal.suffer(&MODES[mode], write, |at, _| {
             let first = (mode + index + at) % step;
@@ -334,6 +341,66 @@ fn each_statement_of_each_write_fails_with_tickets_that_are_locked_first() {
 #[test]
 fn each_statement_of_each_write_fails_in_an_outer_transaction() {
     every_write(6);
+}
+
+/// How the application's own transaction ends, after what was logged in it was done.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum End {
+    TakenBack,
+    /// The database refuses the commit.
+    Refused,
+    /// It commits, and does not answer.
+    Unanswered,
+    Committed,
+}
+
+/// Rows and entries go with the outer transaction, and so does what is remembered of tickets: whoever
+/// comes next finds those at once that were taken back, and others at the second attempt.
+#[test]
+fn the_next_writer_knows_how_an_outer_transaction_ended() {
+    const ENDS: [End; 4] = [
+        End::TakenBack,
+        End::Refused,
+        End::Unanswered,
+        End::Committed,
+    ];
+    let step = if is_soak() { 1 } else { 3 };
+    let mut ordeal = Ordeal::new();
+    let oplog = ordeal.f.oplog.clone();
+    let mut next = ordeal.connect();
+    for (index, write) in WRITES.iter().chain(LOCKED_FIRST).enumerate() {
+        for end in ENDS.iter().skip(index % step).step_by(step) {
+            let stage = ordeal.stage();
+            let mut conn = ordeal.connect();
+            let before = (stage.rows(&mut ordeal.f.conn), totals(&mut ordeal.f.conn));
+            let told = conn.transaction(|conn| {
+                let receipts = run(&oplog, conn, &MODES[6], write, stage)?;
+                // The next statement is the commit.
+                match end {
+                    End::TakenBack => {
+                        return Err(Error::from(diesel::result::Error::RollbackTransaction));
+                    }
+                    End::Refused => conn.plan(1, Fault::Instead(Failure::Constraint)),
+                    End::Unanswered => conn.plan(1, Fault::After(Failure::Closed)),
+                    End::Committed => {}
+                }
+                Ok(receipts)
+            });
+            let what = format!("{}, {end:?}: {told:?}", write.name);
+            assert_eq!(told.is_ok(), *end == End::Committed, "{what}");
+            assert_eq!(conn.is_broken(), *end == End::Unanswered, "{what}");
+            let is_kept = matches!(end, End::Unanswered | End::Committed);
+            if !is_kept {
+                assert!(is_free(conn.inner()), "{what}");
+                let after = (stage.rows(&mut ordeal.f.conn), totals(&mut ordeal.f.conn));
+                assert_eq!(after, before, "{what}");
+            }
+            let runs = follow(&oplog, &mut next, stage);
+            assert!(runs == 1 || runs == 2 && is_kept, "{runs}: {what}");
+            ordeal.is_set = false;
+        }
+    }
+    ordeal.f.check();
 }
 
 /// Only those between its parts and after them: what is written before is no other than above. Two

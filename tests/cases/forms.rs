@@ -4,6 +4,7 @@
 
 use diesel::dsl::sql;
 use diesel::prelude::*;
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel::sql_types::BigInt;
 use oplog_diesel::core::Receipt;
 use oplog_diesel::prelude::*;
@@ -104,7 +105,11 @@ pub const MODES: [Mode; 7] = [
     },
     Mode {
         name: "nested",
-        named: |stage| vec![stage.name(stage.old())],
+        named: |stage| {
+            let mut named = vec![stage.name(stage.old())];
+            named.extend([stage.fresh(), stage.old()].map(|id| format!("counter:{id}")));
+            named
+        },
         is_nested: true,
     },
 ];
@@ -317,7 +322,7 @@ pub const WRITES: &[Write] = &[
     },
 ];
 
-/// Writes of rows whose ticket is locked first. They work only in the mode that names it.
+/// Writes of rows whose ticket is locked first. They work only in the modes that name it.
 pub const LOCKED_FIRST: &[Write] = &[
     Write {
         name: "update under a lock",
@@ -375,13 +380,51 @@ pub fn run(
     write: &Write,
     stage: Stage,
 ) -> Result<Vec<Receipt>, Error> {
+    let builder = oplog.metadata("form", write.name);
     if !mode.is_nested {
-        return run_in(oplog.metadata("form", write.name), conn, mode, write, stage);
+        return run_in(builder, conn, mode, write, stage);
     }
-    conn.transaction(|conn| {
-        let builder = oplog.metadata("form", write.name).nested();
-        run_in(builder, conn, mode, write, stage)
-    })
+    let mut receipts = Vec::new();
+    let committed = conn.transaction(|conn| {
+        receipts = run_in(builder.nested(), conn, mode, write, stage)?;
+        Ok(())
+    });
+    match committed {
+        Ok(()) => Ok(receipts),
+        // Whoever lost the connection at the commit of a transaction of his own asks for what was
+        // written in it.
+        Err(Error::Database(error)) if is_lost(&error) && !receipts.is_empty() => {
+            Err(Error::CommitUnknown { receipts })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the database did not answer.
+fn is_lost(error: &DieselError) -> bool {
+    match error {
+        DieselError::DatabaseError(kind, _) => *kind == DatabaseErrorKind::ClosedConnection,
+        DieselError::RollbackErrorOnCommit { commit_error, .. } => is_lost(commit_error),
+        _ => false,
+    }
+}
+
+/// Writes rows that are there whatever was written before, of a named aggregate, of one whose ticket is
+/// locked first and of one that is not named. How often it had to run.
+pub fn follow(oplog: &Oplog, conn: &mut Faulty<Conn>, stage: Stage) -> u32 {
+    let mut runs = 0;
+    oplog
+        .on(stage.name(stage.old()))
+        .and(format!("counter:{}", stage.old()))
+        .transaction(conn, |tx| {
+            runs += 1;
+            pay(tx, stage.old())?;
+            count(tx, stage.old())?;
+            tx.logged_insert::<Setting, _>(&stage.setting("z", None))
+        })
+        .map_err(|error: Error| error)
+        .unwrap();
+    runs
 }
 
 fn run_in(
