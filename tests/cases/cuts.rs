@@ -16,19 +16,41 @@ use oplog_tests::proxy::{Cut, Proxy};
 use crate::db::{Conn, is_free};
 use crate::faults::{Ordeal, Told};
 use crate::fixture::{Fixture, assert_free, is_soak};
-use crate::forms::{MODES, WRITES, Write};
+use crate::forms::{LOCKED_FIRST, MODES, Mode, Run, WRITES, Write};
 
-/// Writes that between them send every kind of statement.
-fn writes() -> impl Iterator<Item = &'static Write> {
-    let few = [
-        "insert into a new aggregate",
-        "savepoints, one in the other",
-        "several aggregates",
-        "update that changes nothing",
+/// What is written and how: writes that between them send every kind of statement, in every form. All
+/// of them in a long run.
+fn writes() -> impl Iterator<Item = (&'static Mode, &'static Write)> {
+    const FEW: [(usize, &[&str]); 4] = [
+        (
+            0,
+            &[
+                "insert into a new aggregate",
+                "several aggregates",
+                "insert_row",
+                "update_row",
+                "delete_row",
+                "read_with",
+                "unlogged",
+            ],
+        ),
+        (
+            3,
+            &[
+                "savepoints, one in the other",
+                "several aggregates",
+                "update that changes nothing",
+            ],
+        ),
+        (5, &["insert under a lock, and others"]),
+        (6, &["several aggregates"]),
     ];
-    WRITES
-        .iter()
-        .filter(move |write| is_soak() || few.contains(&write.name))
+    FEW.iter().flat_map(|(mode, few)| {
+        let locked = LOCKED_FIRST.iter().filter(|_| *mode >= 5);
+        let writes = WRITES.iter().chain(locked);
+        let chosen = writes.filter(|write| is_soak() || few.contains(&write.name));
+        chosen.map(|write| (&MODES[*mode], write))
+    })
 }
 
 fn pid(conn: &mut Conn) -> i32 {
@@ -54,35 +76,41 @@ fn assert_lost(told: &Told) {
     assert!(fits, "{told:?}");
 }
 
+/// The connection is of no use any more. Outside of a transaction Diesel only sees so at the next
+/// statement.
+fn assert_gone(conn: &mut Faulty<Conn>, write: &Write) {
+    assert!(conn.is_broken() || matches!(write.run, Run::Alone(_)));
+    conn.inner().batch_execute("SELECT 1").unwrap_err();
+}
+
 #[test]
 fn the_server_ends_the_connection_before_each_statement() {
     let mut ordeal = Ordeal::new();
-    for mode in [&MODES[0], &MODES[3]] {
-        for write in writes() {
-            let mut conn = Faulty::new(ordeal.f.db.connect());
-            let expected = ordeal.succeed(&mut conn, mode, write);
-            // Until it takes fewer statements, of which some are left out once heads are known.
-            for at in 1.. {
-                let mut inner = ordeal.f.db.connect();
-                let (pid, mut other) = (pid(&mut inner), ordeal.f.db.connect());
-                let mut conn = Faulty::new(inner);
-                conn.before(move |number, _| {
-                    if number == at {
-                        terminate(&mut other, pid);
-                    }
-                });
-                let told = ordeal.run(&mut conn, mode, write);
-                let is_committed = ordeal.assert_true(&told, &expected, Some(false));
-                if conn.sent().len() < at {
-                    assert!(is_committed);
-                    break;
+    for (mode, write) in writes() {
+        let mut conn = Faulty::new(ordeal.f.db.connect());
+        let expected = ordeal.succeed(&mut conn, mode, write);
+        // Until it takes fewer statements, of which some are left out once heads are known.
+        for at in 1.. {
+            let mut inner = ordeal.f.db.connect();
+            let (pid, mut other) = (pid(&mut inner), ordeal.f.db.connect());
+            let mut conn = Faulty::new(inner);
+            conn.before(move |number, _| {
+                if number == at {
+                    terminate(&mut other, pid);
                 }
-                assert_lost(&told);
-                assert!(!is_committed && conn.is_broken(), "{at}: {told:?}");
+            });
+            let told = ordeal.run(&mut conn, mode, write);
+            let is_committed = ordeal.assert_true(&told, &expected, Some(false));
+            if conn.sent().len() < at {
+                assert!(is_committed);
+                break;
             }
+            assert_lost(&told);
+            assert!(!is_committed, "{at}: {told:?}");
+            assert_gone(&mut conn, write);
         }
-        ordeal.f.check();
     }
+    ordeal.f.check();
 }
 
 #[test]
@@ -90,34 +118,32 @@ fn the_connection_is_cut_at_each_request_and_answer() {
     let mut ordeal = Ordeal::new();
     let proxy = Proxy::new(&ordeal.f.db);
     let mut were_committed = 0;
-    for mode in [&MODES[0], &MODES[3]] {
-        for write in writes() {
-            proxy.plan(None);
-            let mut conn = Faulty::new(proxy.connect(&ordeal.f.db));
-            proxy.plan(None);
-            let expected = ordeal.succeed(&mut conn, mode, write);
-            assert!(proxy.requests() >= conn.sent().len());
-            for cut in [Cut::Request, Cut::Answer] {
-                for at in 1.. {
-                    proxy.plan(None);
-                    let mut conn = Faulty::new(proxy.connect(&ordeal.f.db));
-                    proxy.plan(Some((at, cut)));
-                    let told = ordeal.run(&mut conn, mode, write);
-                    let is_committed = ordeal.assert_true(&told, &expected, Some(false));
-                    if proxy.requests() < at {
-                        assert!(is_committed);
-                        break;
-                    }
-                    assert_lost(&told);
-                    assert!(conn.is_broken(), "{at}: {told:?}");
-                    // Only if it was the commit that was answered.
-                    assert!(!is_committed || cut == Cut::Answer);
-                    were_committed += usize::from(is_committed);
+    for (mode, write) in writes() {
+        proxy.plan(None);
+        let mut conn = Faulty::new(proxy.connect(&ordeal.f.db));
+        proxy.plan(None);
+        let expected = ordeal.succeed(&mut conn, mode, write);
+        assert!(proxy.requests() >= conn.sent().len());
+        for cut in [Cut::Request, Cut::Answer] {
+            for at in 1.. {
+                proxy.plan(None);
+                let mut conn = Faulty::new(proxy.connect(&ordeal.f.db));
+                proxy.plan(Some((at, cut)));
+                let told = ordeal.run(&mut conn, mode, write);
+                let is_committed = ordeal.assert_true(&told, &expected, Some(false));
+                if proxy.requests() < at {
+                    assert!(is_committed);
+                    break;
                 }
+                assert_lost(&told);
+                assert_gone(&mut conn, write);
+                // Only if it was the commit that was answered.
+                assert!(!is_committed || cut == Cut::Answer);
+                were_committed += usize::from(is_committed);
             }
         }
-        ordeal.f.check();
     }
+    ordeal.f.check();
     assert!(were_committed > 0);
 }
 
