@@ -16,26 +16,52 @@ use oplog_tests::schema::*;
 use crate::db::{self, Db};
 use crate::fixture::{Fixture, is_soak};
 
+/// The ways of a victim to take tickets, with the number of entries of one of its transactions.
+const MODES: [(&str, usize); 5] = [
+    ("late", 2),
+    ("optimistic", 2),
+    ("lock first", 3),
+    ("mixed", 3),
+    ("nested", 3),
+];
+
 /// What the victims of one log were told before they died.
 pub struct Graveyard {
     f: Fixture,
-    /// By victim: the numbers of its transactions, with their receipts.
-    told: BTreeMap<String, BTreeMap<usize, Vec<Receipt>>>,
+    told: BTreeMap<String, Told>,
+}
+
+/// What one victim was told.
+struct Told {
+    mode: &'static str,
+    /// The numbers of its transactions, with their receipts.
+    receipts: BTreeMap<usize, Vec<Receipt>>,
 }
 
 impl Graveyard {
     pub fn new(db: Db) -> Self {
         let mut f = Fixture::on(db);
         f.account("Alice");
+        f.oplog
+            .on("counter:1")
+            .transaction(&mut f.conn, |tx| {
+                tx.logged_insert::<Counter, _>(&Counter { id: 1, n: 0 })
+            })
+            .map_err(|error: Error| error)
+            .unwrap();
         Graveyard {
             f,
             told: BTreeMap::new(),
         }
     }
 
-    fn victim(&mut self, mode: &str, death: &str) -> Victim {
+    fn victim(&mut self, mode: &'static str, death: &str) -> Victim {
         let name = format!("victim {}", self.told.len());
-        self.told.insert(name.clone(), BTreeMap::new());
+        let told = Told {
+            mode,
+            receipts: BTreeMap::new(),
+        };
+        self.told.insert(name.clone(), told);
         let child = Command::new(env!("CARGO_BIN_EXE_victim"))
             .args([db::NAME, &self.f.db.url()])
             .arg(self.f.db.folder().join("oplog.key"))
@@ -63,7 +89,7 @@ impl Graveyard {
                 entry_hash: words[2].parse().unwrap(),
             });
             let told = self.told.get_mut(&victim.name).unwrap();
-            told.insert(number, receipts.collect());
+            told.receipts.insert(number, receipts.collect());
         }
         let status = victim.child.wait().unwrap();
         assert!(status.success() || status.signal() == Some(9), "{status}");
@@ -84,36 +110,52 @@ impl Graveyard {
                 logged.entry(writer).or_default().insert(number);
             }
         }
-        let mut transactions = 0;
+        let mut by_mode: BTreeMap<&str, usize> = BTreeMap::new();
         for (name, told) in &self.told {
             let logged = logged.remove(name).unwrap_or_default();
-            for (number, receipts) in told {
+            let (_, entries) = MODES.iter().find(|(mode, _)| *mode == told.mode).unwrap();
+            for (number, receipts) in &told.receipts {
                 assert!(logged.contains(number), "{number} of {name} is not there");
-                assert_eq!(receipts.len(), 2);
+                assert_eq!(receipts.len(), *entries);
                 assert!(self.f.oplog.resolve(&mut self.f.conn, receipts).unwrap());
             }
-            let untold: Vec<_> = logged.iter().filter(|n| !told.contains_key(n)).collect();
+            let untold = logged.iter().filter(|n| !told.receipts.contains_key(n));
+            let untold: Vec<_> = untold.collect();
             assert!(untold.len() <= 1, "{name} was not told of {untold:?}");
             // Without a gap, and so the untold one is the last.
             assert!(
                 logged.iter().copied().eq(1..=logged.len()),
                 "{name}: {logged:?}"
             );
-            transactions += logged.len();
+            *by_mode.entry(told.mode).or_default() += logged.len();
         }
+        // No update is lost, whoever waited for the ticket of whom.
+        let of =
+            |modes: &[&str]| -> usize { modes.iter().filter_map(|mode| by_mode.get(mode)).sum() };
+        let on_account = of(&["late", "optimistic", "mixed", "nested"]);
         let now = self.f.snapshot();
-        assert_eq!(now.accounts[0].balance, 10 + transactions as i64);
-        assert_eq!(
-            (now.postings.len(), now.settings.len()),
-            (transactions, transactions)
-        );
+        assert_eq!(now.accounts[0].balance, 10 + on_account as i64);
+        assert_eq!(now.postings.len(), on_account);
+        assert_eq!(now.settings.len(), by_mode.values().sum::<usize>());
+        let counters: Vec<i64> = counters::table
+            .order(counters::id)
+            .select(counters::n)
+            .load(&mut self.f.conn)
+            .unwrap();
+        assert_eq!(counters[0] as usize, of(&["lock first", "mixed", "nested"]));
+        assert_eq!(counters.len(), 1 + of(&["lock first"]));
         self.f.check();
         // Whoever comes next is not in the way of what the dead left behind.
         let alice = now.accounts[0].clone();
         self.f
             .oplog
             .on(alice.aggregate())
+            .and("counter:1")
             .transaction(&mut self.f.conn, |tx| {
+                let counter: Counter =
+                    tx.read_one(counters::table.find(1).select(Counter::as_select()))?;
+                let changed = tx.logged_update(&counter, counters::n.eq(-1))?;
+                tx.logged_update(&changed, counters::n.eq(counter.n))?;
                 let now: Account =
                     tx.read_one(accounts::table.find(1).select(Account::as_select()))?;
                 tx.logged_update(&now, accounts::owner.eq("survivor"))?;
@@ -133,7 +175,7 @@ struct Victim {
 
 /// Kills at each statement of a transaction, whatever their number is.
 pub fn at_each_statement(mut yard: Graveyard) {
-    for mode in ["late", "optimistic"] {
+    for (mode, _) in MODES {
         let mut at = 1;
         loop {
             let victim = yard.victim(mode, &format!("statement={at}"));
@@ -151,9 +193,11 @@ pub fn at_each_statement(mut yard: Graveyard) {
 
 pub fn during_the_commit(mut yard: Graveyard) {
     let rounds = if is_soak() { 20 } else { 1 };
+    let mut modes = MODES.iter().cycle();
     for _ in 0..rounds {
         for micros in [0, 10, 30, 60, 100, 150, 200, 300, 500, 800, 1200, 2000] {
-            let victim = yard.victim("late", &format!("commit={micros}"));
+            let (mode, _) = modes.next().unwrap();
+            let victim = yard.victim(mode, &format!("commit={micros}"));
             yard.bury(victim);
         }
         yard.check();
@@ -163,8 +207,10 @@ pub fn during_the_commit(mut yard: Graveyard) {
 pub fn at_any_moment(mut yard: Graveyard) {
     let time = Duration::from_secs(if is_soak() { 60 } else { 3 });
     let started = Instant::now();
-    let modes = ["late", "optimistic", "late", "optimistic"];
-    let mut living: Vec<Victim> = modes.map(|mode| yard.victim(mode, "other")).into();
+    let mut living: Vec<Victim> = MODES
+        .iter()
+        .map(|(mode, _)| yard.victim(mode, "other"))
+        .collect();
     let mut moment = 1_u64;
     while started.elapsed() < time {
         // Numbers without an order are random enough.
@@ -173,7 +219,7 @@ pub fn at_any_moment(mut yard: Graveyard) {
             .wrapping_add(1_442_695_040_888_963_407);
         thread::sleep(Duration::from_micros((moment >> 33) % 100_000));
         let index = (moment >> 40) as usize % living.len();
-        let next = yard.victim(modes[index], "other");
+        let next = yard.victim(MODES[index].0, "other");
         let mut victim = std::mem::replace(&mut living[index], next);
         victim.child.kill().unwrap();
         assert!(yard.bury(victim));
@@ -183,7 +229,11 @@ pub fn at_any_moment(mut yard: Graveyard) {
         yard.bury(victim);
     }
     yard.check();
-    let transactions = yard.told.values().map(BTreeMap::len).sum::<usize>();
+    let transactions = yard
+        .told
+        .values()
+        .map(|told| told.receipts.len())
+        .sum::<usize>();
     assert!(transactions > 0);
 }
 

@@ -16,9 +16,25 @@ pub struct Orders {
     pub key: String,
     /// The writer's name in the metadata of its entries.
     pub name: String,
-    /// Whether it names the aggregates that it writes.
-    pub optimistic: bool,
+    pub mode: Mode,
     pub death: Death,
+}
+
+/// How it takes tickets, and which rows it writes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Those of the account and the settings late.
+    Late,
+    /// It names both.
+    Optimistic,
+    /// Those of the counter and of one more that is not there yet, before it reads; that of the settings
+    /// late.
+    LockFirst,
+    /// That of the counter before it reads, names the account, and that of the settings late.
+    Mixed,
+    /// That of the counter before it reads, and the others late, in a transaction of its own around the
+    /// logged one, which could not run again.
+    Nested,
 }
 
 /// Always by SIGKILL, in the third transaction or whenever somebody else sends it.
@@ -47,7 +63,7 @@ fn main() {
         url: next(),
         key: next(),
         name: next(),
-        optimistic: next() == "optimistic",
+        mode: mode(&next()),
         death: death(&next()),
     };
     match database.as_str() {
@@ -56,6 +72,17 @@ fn main() {
         #[cfg(feature = "sqlite")]
         "sqlite" => sqlite::work::work(&orders),
         other => panic!("no database `{other}`"),
+    }
+}
+
+fn mode(text: &str) -> Mode {
+    match text {
+        "late" => Mode::Late,
+        "optimistic" => Mode::Optimistic,
+        "lock first" => Mode::LockFirst,
+        "mixed" => Mode::Mixed,
+        "nested" => Mode::Nested,
+        _ => panic!("no mode `{text}`"),
     }
 }
 
