@@ -8,7 +8,7 @@ use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel::sql_types::Text;
-use oplog_diesel::core::Head;
+use oplog_diesel::core::{Head, Receipt};
 use oplog_diesel::prelude::*;
 use oplog_diesel::{Error, Tx};
 use oplog_tests::faulty::Faulty;
@@ -25,10 +25,20 @@ struct Wait {
     hold: fn(&Oplog) -> String,
     /// The aggregates that the writer names.
     named: &'static [&'static str],
-    write: fn(&mut Tx<'_, Faulty<Conn>>) -> Result<(), Error>,
+    write: Write,
     /// Whose statement it is that waits.
     whose: Whose,
 }
+
+#[derive(Clone, Copy)]
+enum Write {
+    /// A closure in a logged transaction.
+    Inside(fn(&mut Tx<'_, Faulty<Conn>>) -> Result<(), Error>),
+    /// A statement that is a logged transaction of its own.
+    Alone(fn(&Oplog, &mut Faulty<Conn>) -> Result<Vec<Receipt>, Error>),
+}
+
+use Write::{Alone, Inside};
 
 #[derive(Clone, Copy)]
 enum Whose {
@@ -43,84 +53,188 @@ const WAITS: &[Wait] = &[
         name: "the row of an update",
         hold: |_| "SELECT 1 FROM accounts WHERE id = 1 FOR UPDATE".to_owned(),
         named: &[],
-        write: |tx| pay(tx, 1),
+        write: Inside(|tx| pay(tx, 1)),
         whose: Whose::Users,
     },
     Wait {
         name: "the rows of an update_where",
         hold: |_| "SELECT 1 FROM accounts WHERE id = 2 FOR UPDATE".to_owned(),
         named: &["account:1"],
-        write: |tx| {
+        write: Inside(|tx| {
             tx.logged_update_where::<Account, _, _>(accounts::table, accounts::balance.eq(0))
                 .map(drop)
-        },
+        }),
         whose: Whose::Users,
     },
     Wait {
         name: "the row of a delete",
         hold: |_| "SELECT 1 FROM accounts WHERE id = 2 FOR UPDATE".to_owned(),
         named: &[],
-        write: |tx| {
+        write: Inside(|tx| {
             pay(tx, 1)?;
             tx.logged_delete_by_key::<Account, _>(2).map(drop)
-        },
+        }),
         whose: Whose::Users,
     },
     Wait {
         name: "a key that somebody is inserting",
         hold: |_| "INSERT INTO settings (section, name) VALUES ('s', 'a')".to_owned(),
         named: &[],
-        write: |tx| {
+        write: Inside(|tx| {
             pay(tx, 1)?;
             set(tx, "a")
-        },
+        }),
         whose: Whose::Users,
     },
     Wait {
         name: "a ticket, late",
         hold: |_| "SELECT 1 FROM oplog_ticket WHERE name = 'account:1' FOR UPDATE".to_owned(),
         named: &[],
-        write: |tx| pay(tx, 1),
+        write: Inside(|tx| pay(tx, 1)),
         whose: Whose::Ours("locking a ticket"),
     },
     Wait {
         name: "the second ticket, late",
         hold: |_| "SELECT 1 FROM oplog_ticket WHERE name = 'account:2' FOR UPDATE".to_owned(),
         named: &[],
-        write: |tx| {
+        write: Inside(|tx| {
             pay(tx, 2)?;
             pay(tx, 1)
-        },
+        }),
         whose: Whose::Ours("locking a ticket"),
     },
     Wait {
         name: "the creator of a ticket, late",
-        hold: create,
+        hold: |oplog| create(oplog, "settings"),
         named: &[],
-        write: |tx| set(tx, "a"),
+        write: Inside(|tx| set(tx, "a")),
         whose: Whose::Ours("redeeming a ticket and appending its entry"),
     },
     Wait {
         name: "a ticket, named",
         hold: |_| "SELECT 1 FROM oplog_ticket WHERE name = 'account:1' FOR UPDATE".to_owned(),
         named: &["account:1"],
-        write: |tx| pay(tx, 1),
+        write: Inside(|tx| pay(tx, 1)),
         whose: Whose::Nobodys,
     },
     Wait {
+        name: "a ticket, locked first",
+        hold: |_| "SELECT 1 FROM oplog_ticket WHERE name = 'counter:1' FOR UPDATE".to_owned(),
+        named: &["counter:1"],
+        write: Inside(|tx| count(tx, 1)),
+        whose: Whose::Ours("locking a ticket"),
+    },
+    Wait {
+        name: "the second ticket, locked first",
+        hold: |_| "SELECT 1 FROM oplog_ticket WHERE name = 'counter:2' FOR UPDATE".to_owned(),
+        named: &["account:1", "counter:2", "counter:1"],
+        write: Inside(|tx| {
+            pay(tx, 1)?;
+            count(tx, 1)
+        }),
+        whose: Whose::Ours("locking a ticket"),
+    },
+    Wait {
+        name: "the creator of a ticket, locked first",
+        hold: |oplog| create(oplog, "counter:3"),
+        named: &["counter:3"],
+        write: Inside(|tx| {
+            tx.logged_insert::<Counter, _>(Counter { id: 3, n: 0 })
+                .map(drop)
+        }),
+        whose: Whose::Ours("creating a ticket"),
+    },
+    Wait {
+        name: "a row whose ticket is locked first",
+        hold: |_| "SELECT 1 FROM counters WHERE id = 1 FOR UPDATE".to_owned(),
+        named: &["counter:1"],
+        write: Inside(|tx| count(tx, 1)),
+        whose: Whose::Users,
+    },
+    Wait {
+        name: "a ticket, late, after one that is locked first",
+        hold: |_| "SELECT 1 FROM oplog_ticket WHERE name = 'account:1' FOR UPDATE".to_owned(),
+        named: &["counter:1"],
+        write: Inside(|tx| {
+            count(tx, 1)?;
+            pay(tx, 1)
+        }),
+        whose: Whose::Ours("locking a ticket"),
+    },
+    Wait {
+        name: "a ticket, named, after one that is locked first",
+        hold: |_| "SELECT 1 FROM oplog_ticket WHERE name = 'account:1' FOR UPDATE".to_owned(),
+        named: &["counter:1", "account:1"],
+        write: Inside(|tx| {
+            count(tx, 1)?;
+            pay(tx, 1)
+        }),
+        whose: Whose::Nobodys,
+    },
+    Wait {
+        name: "the key of an insert_row",
+        hold: |_| "INSERT INTO settings (section, name) VALUES ('s', 'a')".to_owned(),
+        named: &[],
+        write: Alone(|oplog, conn| oplog.logged_insert_row(conn, &setting("a"))),
+        whose: Whose::Users,
+    },
+    Wait {
+        name: "the row of an update_row",
+        hold: |_| "SELECT 1 FROM accounts WHERE id = 1 FOR UPDATE".to_owned(),
+        named: &[],
+        write: Alone(|oplog, conn| {
+            oplog.logged_update_row(conn, &account("Alice"), &account("Carol"))
+        }),
+        whose: Whose::Users,
+    },
+    Wait {
+        name: "the ticket of an update_row",
+        hold: |_| "SELECT 1 FROM oplog_ticket WHERE name = 'account:1' FOR UPDATE".to_owned(),
+        named: &[],
+        write: Alone(|oplog, conn| {
+            oplog.logged_update_row(conn, &account("Alice"), &account("Carol"))
+        }),
+        whose: Whose::Ours("redeeming a ticket and appending its entry"),
+    },
+    Wait {
+        name: "the creator of the ticket of an insert_row",
+        hold: |oplog| create(oplog, "settings"),
+        named: &[],
+        write: Alone(|oplog, conn| oplog.logged_insert_row(conn, &setting("a"))),
+        whose: Whose::Ours("redeeming a ticket and appending its entry"),
+    },
+    // The last one, which is used by itself, too.
+    Wait {
         name: "the creator of a ticket, named",
-        hold: create,
+        hold: |oplog| create(oplog, "settings"),
         named: &["settings"],
-        write: |tx| set(tx, "a"),
+        write: Inside(|tx| set(tx, "a")),
         whose: Whose::Nobodys,
     },
 ];
 
-fn create(oplog: &Oplog) -> String {
-    let hash = Head::genesis(&oplog.log_id(), "settings", 1).hash;
+fn create(oplog: &Oplog, name: &str) -> String {
+    let hash = Head::genesis(&oplog.log_id(), name, 1).hash;
     format!(
-        "INSERT INTO oplog_ticket (name, version, head_hash, epoch) VALUES ('settings', 1, '\\x{hash}', 1)"
+        "INSERT INTO oplog_ticket (name, version, head_hash, epoch) VALUES ('{name}', 1, '\\x{hash}', 1)"
     )
+}
+
+fn account(owner: &str) -> Account {
+    Account {
+        id: 1,
+        owner: owner.to_owned(),
+        balance: 10,
+        email: None,
+    }
+}
+
+fn setting(name: &str) -> Setting {
+    Setting {
+        section: "s".to_owned(),
+        name: name.to_owned(),
+        value: None,
+    }
 }
 
 fn pay(tx: &mut Tx<'_, Faulty<Conn>>, id: i64) -> Result<(), Error> {
@@ -130,23 +244,28 @@ fn pay(tx: &mut Tx<'_, Faulty<Conn>>, id: i64) -> Result<(), Error> {
 }
 
 fn set(tx: &mut Tx<'_, Faulty<Conn>>, name: &str) -> Result<(), Error> {
-    tx.logged_insert::<Setting, _>(&Setting {
-        section: "s".to_owned(),
-        name: name.to_owned(),
-        value: None,
-    })
-    .map(drop)
+    tx.logged_insert::<Setting, _>(&setting(name)).map(drop)
 }
 
+fn count(tx: &mut Tx<'_, Faulty<Conn>>, id: i64) -> Result<(), Error> {
+    let now: Counter = tx.read_one(counters::table.find(id).select(Counter::as_select()))?;
+    tx.logged_update(&now, counters::n.eq(now.n + 1)).map(drop)
+}
+
+/// What became of it, and how often the closure ran. Not at all if its tickets could not be locked.
 fn write(oplog: &Oplog, conn: &mut Faulty<Conn>, wait: &Wait) -> (u32, Result<(), Error>) {
     let mut attempts = 0;
+    let body = match wait.write {
+        Inside(body) => body,
+        Alone(write) => return (1, write(oplog, conn).map(drop)),
+    };
     let builder = wait
         .named
         .iter()
         .fold(oplog.metadata("k", "v"), |builder, name| builder.on(*name));
     let result = builder.transaction(conn, |tx| {
         attempts += 1;
-        (wait.write)(tx)
+        body(tx)
     });
     (attempts, result)
 }
@@ -165,6 +284,15 @@ fn expire(timeout: &str) {
         let mut f = Fixture::new();
         f.account("Alice");
         f.account("Bob");
+        for id in [1, 2] {
+            f.oplog
+                .on(format!("counter:{id}"))
+                .transaction(&mut f.conn, |tx| {
+                    tx.logged_insert::<Counter, _>(Counter { id, n: 0 })
+                })
+                .map_err(|error: Error| error)
+                .unwrap();
+        }
         f.oplog = builder(&f.db)
             .attempts(3, Duration::from_secs(60))
             .open(&mut f.conn)
@@ -192,7 +320,7 @@ fn expire(timeout: &str) {
                         kind: Some(DatabaseErrorKind::Unknown),
                         ..
                     },
-                ) => *operation == what && attempts == 1,
+                ) => *operation == what && attempts <= 1,
                 (Whose::Nobodys, Error::Contention { attempts: told, .. }) => {
                     attempts == 3 && *told == 3
                 }
