@@ -5,6 +5,7 @@ use diesel::prelude::*;
 use oplog_diesel::core::RecordError;
 use oplog_diesel::{Error, Tx};
 use oplog_tests::models::*;
+use oplog_tests::schema::*;
 
 use crate::db::{Conn, is_free};
 use crate::fixture::{Fixture, assert_free};
@@ -21,6 +22,11 @@ fn setting(tx: &mut Tx<'_, Conn>, room: i64, name: &str, bytes: usize) -> Result
 fn account(tx: &mut Tx<'_, Conn>, owner: &str) -> Result<(), Error> {
     tx.logged_insert::<Account, _>(&NewAccount { owner })
         .map(drop)
+}
+
+fn count(tx: &mut Tx<'_, Conn>) -> Result<(), Error> {
+    let now: Counter = tx.read_one(counters::table.find(1).select(Counter::as_select()))?;
+    tx.logged_update(&now, counters::n.eq(now.n + 1)).map(drop)
 }
 
 type Body = fn(&mut Tx<'_, Conn>, i64) -> Result<(), Error>;
@@ -57,6 +63,13 @@ fn a_full_disk_leaves_no_half() {
     for body in [write as Body, write_on] {
         let mut f = Fixture::new();
         f.account("Alice");
+        f.oplog
+            .on("counter:1")
+            .transaction(&mut f.conn, |tx| {
+                tx.logged_insert::<Counter, _>(Counter { id: 1, n: 0 })
+            })
+            .map_err(|error: Error| error)
+            .unwrap();
         let pages: Pages = diesel::sql_query("SELECT page_count FROM pragma_page_count")
             .get_result(&mut f.conn)
             .unwrap();
@@ -68,11 +81,17 @@ fn a_full_disk_leaves_no_half() {
                 .unwrap();
             let before = f.snapshot();
             let builder = f.oplog.metadata("room", room.to_string());
-            let builder = match room % 2 {
+            let builder = match room % 3 {
                 0 => builder,
-                _ => builder.on("settings").on("account:1"),
+                1 => builder.on("settings").on("account:1"),
+                _ => builder.on("settings").on("counter:1"),
             };
-            let told = builder.transaction(&mut conn, |tx| body(tx, room));
+            let told = builder.transaction(&mut conn, |tx| {
+                if room % 3 == 2 {
+                    count(tx)?;
+                }
+                body(tx, room)
+            });
             assert!(is_free(&mut conn));
             assert_free(&mut conn);
             match told {

@@ -20,27 +20,85 @@ fn account(tx: &mut Tx<'_, Conn>) -> Result<Account, Error> {
     tx.read_one(accounts::table.find(1).select(Account::as_select()))
 }
 
-/// Increments the first account's balance, which all writers share.
-fn increment(
-    oplog: &Oplog,
-    conn: &mut Conn,
-    optimistic: bool,
-) -> Result<(Account, Vec<Receipt>), Error> {
-    let builder = oplog.metadata("optimistic", optimistic.to_string());
-    if optimistic {
-        return builder
+fn count(tx: &mut Tx<'_, Conn>) -> Result<Counter, Error> {
+    let now: Counter = tx.read_one(counters::table.find(1).select(Counter::as_select()))?;
+    tx.logged_update(&now, counters::n.eq(now.n + 1))
+}
+
+/// How a writer takes tickets, and what it writes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Mode {
+    /// It increments the account's balance, and posts.
+    Late,
+    /// It increments the account's balance.
+    Optimistic,
+    /// It increments the counter.
+    LockFirst,
+    /// It increments the counter and then the account's balance, in a transaction of its own around the
+    /// logged one.
+    Nested,
+    /// It inserts a setting, in one statement.
+    Alone,
+}
+
+const MODES: [Mode; 5] = [
+    Mode::Late,
+    Mode::Optimistic,
+    Mode::LockFirst,
+    Mode::Nested,
+    Mode::Alone,
+];
+
+/// Writes once. `number` is another one each time.
+fn write(oplog: &Oplog, conn: &mut Conn, mode: Mode, number: usize) -> Result<Vec<Receipt>, Error> {
+    let builder = oplog.metadata("mode", format!("{mode:?}"));
+    let written = match mode {
+        Mode::Late => builder.transaction_with_receipts(conn, |tx| {
+            let now = account(tx)?;
+            let row = (postings::account_id.eq(1), postings::amount.eq(1));
+            tx.logged_insert::<Posting, _>(row)?;
+            tx.logged_update(&now, accounts::balance.eq(accounts::balance + 1))
+                .map(drop)
+        }),
+        Mode::Optimistic => builder
             .on("account:1")
             .transaction_with_receipts(conn, |tx| {
                 let now = account(tx)?;
                 tx.logged_update(&now, accounts::balance.eq(now.balance + 1))
+                    .map(drop)
+            }),
+        Mode::LockFirst => builder
+            .on("counter:1")
+            .transaction_with_receipts(conn, |tx| count(tx).map(drop)),
+        Mode::Nested => {
+            let builder = builder.nested().on("counter:1");
+            let mut receipts = Vec::new();
+            let committed = conn.transaction(|conn| {
+                let written = builder.transaction_with_receipts(conn, |tx| {
+                    count(tx)?;
+                    let now = account(tx)?;
+                    tx.logged_update(&now, accounts::balance.eq(accounts::balance + 1))
+                })?;
+                receipts = written.1;
+                Ok(())
             });
-    }
-    builder.transaction_with_receipts(conn, |tx| {
-        let now = account(tx)?;
-        let row = (postings::account_id.eq(1), postings::amount.eq(1));
-        tx.logged_insert::<Posting, _>(row)?;
-        tx.logged_update(&now, accounts::balance.eq(accounts::balance + 1))
-    })
+            match committed {
+                Err(Error::Database(_)) if !receipts.is_empty() => {
+                    return Err(Error::CommitUnknown { receipts });
+                }
+                committed => committed.map(|()| ((), receipts)),
+            }
+        }
+        Mode::Alone => {
+            let row = Setting {
+                section: String::new(),
+                name: number.to_string(),
+                value: None,
+            };
+            return builder.logged_insert_row(conn, &row);
+        }
+    };
+    written.map(|((), receipts)| receipts)
 }
 
 /// A connection to a server that may be down.
@@ -64,22 +122,37 @@ fn resolve(oplog: &Oplog, url: &str, receipts: &[Receipt]) -> bool {
     }
 }
 
+fn add_counter(f: &mut Fixture) {
+    f.oplog
+        .on("counter:1")
+        .transaction(&mut f.conn, |tx| {
+            tx.logged_insert::<Counter, _>(Counter { id: 1, n: 0 })
+        })
+        .map_err(|error: Error| error)
+        .unwrap();
+}
+
 #[test]
 fn a_server_that_is_stopped_and_started_loses_and_doubles_nothing() {
     let mut server = Server::new();
     let mut f = Fixture::on(Db::new_on(server.url()));
     f.account("Alice");
+    add_counter(&mut f);
     let (oplog, url) = (&f.oplog, f.db.url());
-    let (stop, committed, unknown) = (AtomicBool::new(false), AtomicI64::new(0), AtomicI64::new(0));
+    let (stop, unknown) = (AtomicBool::new(false), AtomicI64::new(0));
+    let committed = MODES.map(|_| AtomicI64::new(0));
     thread::scope(|scope| {
-        for writer in 0..4 {
-            let (url, stop, committed, unknown) = (&url, &stop, &committed, &unknown);
+        for (mode, committed) in MODES.into_iter().zip(&committed) {
+            let (url, stop, unknown) = (&url, &stop, &unknown);
             scope.spawn(move || {
                 let mut conn = reconnect(url);
-                while !stop.load(Ordering::Relaxed) {
-                    let is_committed = match increment(oplog, &mut conn, writer % 2 == 0) {
-                        Ok((_, receipts)) => {
-                            assert_eq!(receipts.len(), 1);
+                for number in 0.. {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let is_committed = match write(oplog, &mut conn, mode, number) {
+                        Ok(receipts) => {
+                            assert_eq!(receipts.len(), 1 + usize::from(mode == Mode::Nested));
                             true
                         }
                         Err(Error::CommitUnknown { receipts }) => {
@@ -91,7 +164,7 @@ fn a_server_that_is_stopped_and_started_loses_and_doubles_nothing() {
                             conn = reconnect(url);
                             false
                         }
-                        Err(error) => panic!("{error:?}"),
+                        Err(error) => panic!("{mode:?}: {error:?}"),
                     };
                     committed.fetch_add(is_committed.into(), Ordering::Relaxed);
                 }
@@ -112,15 +185,23 @@ fn a_server_that_is_stopped_and_started_loses_and_doubles_nothing() {
     });
     f.conn = reconnect(&url);
     wait_alone(&mut f.conn);
-    let committed = committed.into_inner();
-    assert!(committed > 0);
+    let committed = committed.map(AtomicI64::into_inner);
     println!(
-        "{committed} committed, of {} nobody knew at first",
+        "{committed:?} committed, of {} nobody knew at first",
         unknown.into_inner()
     );
+    assert!(committed.iter().all(|n| *n > 0));
+    let [late, optimistic, lock_first, nested, alone] = committed;
     let now = f.snapshot();
-    assert_eq!(now.accounts[0].balance, 10 + committed);
-    assert_eq!(now.entries, 1 + committed);
+    assert_eq!(now.accounts[0].balance, 10 + late + optimistic + nested);
+    assert_eq!(now.postings.len() as i64, late);
+    assert_eq!(now.settings.len() as i64, alone);
+    let counter: Counter = counters::table
+        .select(Counter::as_select())
+        .first(&mut f.conn)
+        .unwrap();
+    assert_eq!(counter.n, lock_first + nested);
+    assert_eq!(now.entries, 2 + committed.iter().sum::<i64>() + nested);
     f.check();
     // The database goes before its server.
     drop(f);
@@ -145,19 +226,23 @@ fn a_full_disk_leaves_no_half() {
     for compresses in [false, true] {
         let mut f = Fixture::on(Db::new_on(server.url()));
         f.account("Alice");
-        let write = |f: &mut Fixture, number: u64, named: bool| {
+        add_counter(&mut f);
+        let write = |f: &mut Fixture, number: u64, mode: Mode| {
             let value = if compresses {
                 vec![7; 300_000]
             } else {
                 noise(300_000, number + 1)
             };
             let builder = f.oplog.metadata("number", number.to_string());
-            let builder = if named {
-                builder.on("settings").on("account:1")
-            } else {
-                builder
+            let builder = match mode {
+                Mode::Optimistic => builder.on("settings").on("account:1"),
+                Mode::LockFirst => builder.on("settings").on("counter:1"),
+                _ => builder,
             };
             builder.transaction(&mut f.conn, |tx| {
+                if mode == Mode::LockFirst {
+                    count(tx)?;
+                }
                 let now = account(tx)?;
                 tx.logged_update(&now, accounts::balance.eq(now.balance + 1))?;
                 tx.logged_insert::<Setting, _>(&Setting {
@@ -167,9 +252,10 @@ fn a_full_disk_leaves_no_half() {
                 })
             })
         };
+        let modes = [Mode::Late, Mode::Optimistic, Mode::LockFirst];
         let mut number = 0;
         let error = loop {
-            match write(&mut f, number, number % 2 == 0) {
+            match write(&mut f, number, modes[number as usize % 3]) {
                 Ok(_) => number += 1,
                 Err(error) => break error,
             }
@@ -184,8 +270,8 @@ fn a_full_disk_leaves_no_half() {
             error => panic!("{error:?}"),
         }
         let before = f.snapshot();
-        for named in [false, true] {
-            write(&mut f, number, named).unwrap_err();
+        for mode in modes {
+            write(&mut f, number, mode).unwrap_err();
             assert_eq!(f.snapshot(), before);
         }
         // What still has room goes on.
