@@ -23,37 +23,58 @@ enum Mode {
     Optimistic,
     /// Names the first and writes the rest late.
     Partly,
+    /// Increments counters instead, whose tickets are locked before it reads.
+    LockFirst,
+    /// Counters, and their accounts as well: names all of them.
+    Both,
+}
+
+impl Mode {
+    fn has_accounts(self) -> bool {
+        self != Mode::LockFirst
+    }
+
+    fn has_counters(self) -> bool {
+        matches!(self, Mode::LockFirst | Mode::Both)
+    }
 }
 
 /// Which mode each writer is in.
 const MODES: &[&[Mode]] = &[
     &[Mode::Late],
     &[Mode::Optimistic],
-    &[Mode::Late, Mode::Optimistic, Mode::Partly],
+    &[Mode::LockFirst],
+    &[
+        Mode::Late,
+        Mode::Optimistic,
+        Mode::Partly,
+        Mode::LockFirst,
+        Mode::Both,
+    ],
 ];
 
-/// Which of the accounts a writer increments.
+/// Which of the accounts or counters a writer increments.
 #[derive(Debug)]
 struct Shape {
     name: &'static str,
-    accounts: usize,
+    size: usize,
     of: fn(usize) -> Vec<usize>,
 }
 
 const SHAPES: &[Shape] = &[
     Shape {
         name: "one",
-        accounts: 1,
+        size: 1,
         of: |_| vec![0],
     },
     Shape {
         name: "sixteen",
-        accounts: 16,
+        size: 16,
         of: |writer| vec![writer % 16],
     },
     Shape {
         name: "pairs in opposite orders",
-        accounts: 4,
+        size: 4,
         of: |writer| {
             let pair = [writer / 2 % 4, (writer / 2 + 1) % 4];
             let [one, other] = pair;
@@ -67,9 +88,18 @@ const SHAPES: &[Shape] = &[
 ];
 
 fn increment(tx: &mut Tx<'_, Conn>, id: i64, mode: Mode) -> Result<(), Error> {
+    if mode.has_counters() {
+        let now: Counter = tx.read_one(counters::table.find(id).select(Counter::as_select()))?;
+        tx.logged_update(&now, counters::n.eq(now.n + 1))?;
+    }
+    if !mode.has_accounts() {
+        return Ok(());
+    }
     let now: Account = tx.read_one(accounts::table.find(id).select(Account::as_select()))?;
     match mode {
-        Mode::Optimistic => tx.logged_update(&now, accounts::balance.eq(now.balance + 1)),
+        Mode::Optimistic | Mode::Both => {
+            tx.logged_update(&now, accounts::balance.eq(now.balance + 1))
+        }
         _ => tx.logged_update(&now, accounts::balance.eq(accounts::balance + 1)),
     }
     .map(drop)
@@ -77,24 +107,37 @@ fn increment(tx: &mut Tx<'_, Conn>, id: i64, mode: Mode) -> Result<(), Error> {
 
 fn name<'o>(oplog: &'o Oplog, ids: &[i64], mode: Mode) -> TransactionBuilder<'o> {
     let named = match mode {
-        Mode::Late => &ids[..0],
-        Mode::Optimistic => ids,
+        Mode::Late | Mode::LockFirst => &ids[..0],
+        Mode::Optimistic | Mode::Both => ids,
         Mode::Partly => &ids[..1],
     };
+    let accounts = named.iter().map(|id| format!("account:{id}"));
+    let locked = if mode.has_counters() { ids } else { &[] };
+    let counters = locked.iter().map(|id| format!("counter:{id}"));
     let builder = oplog.metadata("mode", format!("{mode:?}"));
-    named
-        .iter()
-        .fold(builder, |builder, id| builder.and(format!("account:{id}")))
+    accounts
+        .chain(counters)
+        .fold(builder, TransactionBuilder::and)
 }
 
 fn crowd(writers: usize) {
     let rounds = if is_soak() { 20 } else { 2 };
     for shape in SHAPES {
         let mut f = Fixture::new();
-        let ids: Vec<i64> = (0..shape.accounts)
+        let ids: Vec<i64> = (0..shape.size)
             .map(|n| f.account(&n.to_string()).id)
             .collect();
-        let mut expected = vec![10; shape.accounts];
+        for id in &ids {
+            f.oplog
+                .on(format!("counter:{id}"))
+                .transaction(&mut f.conn, |tx| {
+                    tx.logged_insert::<Counter, _>(Counter { id: *id, n: 0 })
+                })
+                .map_err(|error: Error| error)
+                .unwrap();
+        }
+        let mut balances = vec![10; shape.size];
+        let mut counts = vec![0; shape.size];
         for modes in MODES {
             let oplog = &f.oplog;
             let attempts = AtomicU32::new(0);
@@ -117,8 +160,10 @@ fn crowd(writers: usize) {
                 }
             });
             for writer in 0..writers {
-                for account in (shape.of)(writer) {
-                    expected[account] += rounds as i64;
+                let mode = modes[writer % modes.len()];
+                for n in (shape.of)(writer) {
+                    balances[n] += rounds as i64 * i64::from(mode.has_accounts());
+                    counts[n] += rounds as i64 * i64::from(mode.has_counters());
                 }
             }
             println!(
@@ -126,8 +171,18 @@ fn crowd(writers: usize) {
                 shape.name,
                 writers * rounds
             );
-            let balances: Vec<i64> = f.snapshot().accounts.iter().map(|a| a.balance).collect();
-            assert_eq!(balances, expected, "{} {modes:?}", shape.name);
+            if *modes == [Mode::LockFirst] {
+                // Nobody runs again, for they queue.
+                assert_eq!(attempts.into_inner() as usize, writers * rounds);
+            }
+            let stored: Vec<i64> = f.snapshot().accounts.iter().map(|a| a.balance).collect();
+            assert_eq!(stored, balances, "{} {modes:?}", shape.name);
+            let stored: Vec<i64> = counters::table
+                .order(counters::id)
+                .select(counters::n)
+                .load(&mut f.conn)
+                .unwrap();
+            assert_eq!(stored, counts, "{} {modes:?}", shape.name);
         }
         f.check();
     }
@@ -152,11 +207,21 @@ fn a_crowd_creates_a_ticket_once() {
         together(&f.db, 16, |writer, conn| {
             let builder = oplog.metadata("writer", writer.to_string());
             let builder = match modes[writer % modes.len()] {
-                Mode::Late => builder,
                 Mode::Optimistic | Mode::Partly => builder.on("settings"),
+                Mode::Late => builder,
+                Mode::LockFirst | Mode::Both => builder.on("counter:1").on("settings"),
             };
+            let locks = modes[writer % modes.len()].has_counters();
             builder
                 .transaction(conn, |tx| {
+                    if locks {
+                        let found = tx.read(counters::table.select(Counter::as_select()))?;
+                        let found: Option<Counter> = found.into_iter().next();
+                        match found {
+                            Some(now) => tx.logged_update(&now, counters::n.eq(now.n + 1))?,
+                            None => tx.logged_insert(Counter { id: 1, n: 1 })?,
+                        };
+                    }
                     tx.logged_insert::<Setting, _>(&Setting {
                         section: String::new(),
                         name: writer.to_string(),
@@ -166,9 +231,16 @@ fn a_crowd_creates_a_ticket_once() {
                 .map_err(|error: Error| error)
                 .unwrap();
         });
+        let locks = (0..16).filter(|writer| modes[writer % modes.len()].has_counters());
+        let locks = locks.count() as i64;
         let now = f.snapshot();
-        assert_eq!((now.settings.len(), now.entries), (16, 16));
-        assert_eq!(now.tickets.len(), 1);
+        assert_eq!((now.settings.len(), now.entries), (16, 16 + locks));
+        assert_eq!(now.tickets.len(), 1 + usize::from(locks > 0));
+        let counts: Vec<i64> = counters::table
+            .select(counters::n)
+            .load(&mut f.conn)
+            .unwrap();
+        assert_eq!(counts.iter().sum::<i64>(), locks);
         f.check();
     }
 }
