@@ -10,7 +10,7 @@ pub use oplog_tests::behind::*;
 use crate::db::{Conn, Db};
 use crate::fixture::{assert_free, builder, count, messages};
 
-const TABLES: [&str; 11] = [
+pub const TABLES: [&str; 11] = [
     "clerks",
     "customers",
     "orders",
@@ -548,49 +548,50 @@ fn many_rows_are_read_again() {
 /// One customer, with rows on three levels below: two orders of four lines, one of which is also the
 /// customer's by another way, and remarks.
 pub fn fill(shop: &mut Shop) -> Customer {
-    let ann = shop
-        .run(|tx| {
-            tx.logged_insert_many::<Clerk, _>([
-                Clerk {
-                    id: 1,
-                    boss_id: None,
-                },
-                Clerk {
-                    id: 2,
-                    boss_id: Some(1),
-                },
-            ])?;
-            let ann = customer(tx, "ann")?;
-            let other = customer(tx, "other")?;
-            for (owner, clerk) in [(&ann, Some(2)), (&ann, None), (&other, Some(2))] {
-                let order = order(tx, owner, clerk)?;
-                for number in 1..3 {
-                    let customer_id = (number == 2).then_some(owner.id);
-                    let line = line(&order, number, 10 * order.id);
-                    tx.logged_insert::<Line, _>(Line {
-                        customer_id,
-                        ..line
-                    })?;
-                    tx.logged_insert::<Remark, _>(Remark {
-                        id: 10 * order.id + i64::from(number),
-                        order_id: Some(order.id),
-                        number: Some(number),
-                        remark: "!".to_owned(),
-                    })?;
-                }
-            }
-            tx.logged_insert::<Remark, _>(Remark {
-                id: 99,
-                order_id: None,
-                number: None,
-                remark: "of nothing".to_owned(),
-            })?;
-            Ok(ann)
-        })
-        .unwrap();
+    let ann = shop.run(stock).unwrap();
     shop.check();
     shop.news();
     ann
+}
+
+/// What [`fill`] writes.
+pub fn stock(tx: &mut Tx<'_, Conn>) -> Result<Customer, Error> {
+    tx.logged_insert_many::<Clerk, _>([
+        Clerk {
+            id: 1,
+            boss_id: None,
+        },
+        Clerk {
+            id: 2,
+            boss_id: Some(1),
+        },
+    ])?;
+    let ann = customer(tx, "ann")?;
+    let other = customer(tx, "other")?;
+    for (owner, clerk) in [(&ann, Some(2)), (&ann, None), (&other, Some(2))] {
+        let order = order(tx, owner, clerk)?;
+        for number in 1..3 {
+            let customer_id = (number == 2).then_some(owner.id);
+            let line = line(&order, number, 10 * order.id);
+            tx.logged_insert::<Line, _>(Line {
+                customer_id,
+                ..line
+            })?;
+            tx.logged_insert::<Remark, _>(Remark {
+                id: 10 * order.id + i64::from(number),
+                order_id: Some(order.id),
+                number: Some(number),
+                remark: "!".to_owned(),
+            })?;
+        }
+    }
+    tx.logged_insert::<Remark, _>(Remark {
+        id: 99,
+        order_id: None,
+        number: None,
+        remark: "of nothing".to_owned(),
+    })?;
+    Ok(ann)
 }
 
 /// The parts of messages that tell operation, type and key, in order of the transaction.
@@ -891,35 +892,37 @@ fn a_log_is_replayed_where_triggers_and_keys_act() {
 
 /// Three shelves in one room with a crate and a thing on each; the last thing was on the first shelf.
 pub fn furnish(shop: &mut Shop) {
-    shop.run(|tx| {
-        for id in 1..4 {
-            let code = format!("c{id}");
-            let shelf = Shelf {
-                id,
-                code: code.clone(),
-                room: 1,
-            };
-            let shelf: Shelf = tx.logged_insert(shelf)?;
-            let shelf_code = shelf.code.clone();
-            let number = 1;
-            tx.logged_insert::<Crate, _>(Crate {
-                shelf_code,
-                number,
-                version: 1,
-            })?;
-            tx.logged_insert::<Thing, _>(Thing {
-                id,
-                shelf_code: shelf.code,
-                number,
-                shelf_id: (id == 1).then_some(id),
-                was_at: (id == 3).then(|| "c1".to_owned()),
-            })?;
-        }
-        Ok(())
-    })
-    .unwrap();
+    shop.run(place).unwrap();
     shop.check();
     shop.news();
+}
+
+/// What [`furnish`] writes.
+pub fn place(tx: &mut Tx<'_, Conn>) -> Result<(), Error> {
+    for id in 1..4 {
+        let code = format!("c{id}");
+        let shelf = Shelf {
+            id,
+            code: code.clone(),
+            room: 1,
+        };
+        let shelf: Shelf = tx.logged_insert(shelf)?;
+        let shelf_code = shelf.code.clone();
+        let number = 1;
+        tx.logged_insert::<Crate, _>(Crate {
+            shelf_code,
+            number,
+            version: 1,
+        })?;
+        tx.logged_insert::<Thing, _>(Thing {
+            id,
+            shelf_code: shelf.code,
+            number,
+            shelf_id: (id == 1).then_some(id),
+            was_at: (id == 3).then(|| "c1".to_owned()),
+        })?;
+    }
+    Ok(())
 }
 
 #[test]

@@ -11,6 +11,8 @@ mod behind;
 mod behind_alone;
 #[path = "../cases/commits.rs"]
 mod commits;
+#[path = "../cases/consequences.rs"]
+mod consequences;
 #[path = "../cases/crowds.rs"]
 mod crowds;
 #[path = "../cases/deletes.rs"]
