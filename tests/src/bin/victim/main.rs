@@ -35,6 +35,8 @@ pub enum Mode {
     /// That of the counter before it reads, and the others late, in a transaction of its own around the
     /// logged one, which could not run again.
     Nested,
+    /// It only inserts into the settings, in a single statement where the database can.
+    Alone,
 }
 
 /// Always by SIGKILL, in the third transaction or whenever somebody else sends it.
@@ -82,6 +84,7 @@ fn mode(text: &str) -> Mode {
         "lock first" => Mode::LockFirst,
         "mixed" => Mode::Mixed,
         "nested" => Mode::Nested,
+        "alone" => Mode::Alone,
         _ => panic!("no mode `{text}`"),
     }
 }

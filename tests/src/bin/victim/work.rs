@@ -26,7 +26,7 @@ pub fn work(orders: &Orders) {
     for number in 1.. {
         conn.heal();
         if number == LAST {
-            await_death(&mut conn, orders.death);
+            await_death(&mut conn, orders);
         }
         let receipts = write(&oplog, &mut conn, orders, number).expect("a commit");
         if matches!(orders.death, Death::Untold) && number == LAST {
@@ -52,6 +52,9 @@ fn write(
             .metadata("writer", &orders.name)
             .metadata("number", number.to_string())
     };
+    if orders.mode == Mode::Alone {
+        return described().logged_insert_row(conn, &setting(orders, number));
+    }
     if orders.mode != Mode::Nested {
         return write_in(described(), conn, orders, number);
     }
@@ -77,7 +80,7 @@ fn write_in(
         n: 0,
     };
     let builder = match orders.mode {
-        Mode::Late => builder,
+        Mode::Late | Mode::Alone => builder,
         Mode::Optimistic => builder.on("account:1").and("settings"),
         Mode::LockFirst => builder.on("counter:1").and(fresh.aggregate()),
         Mode::Mixed => builder.on("account:1").and("counter:1"),
@@ -100,13 +103,17 @@ fn write_in(
             let row = (postings::account_id.eq(1), postings::amount.eq(1));
             tx.logged_insert::<Posting, _>(row)?;
         }
-        tx.logged_insert::<Setting, _>(&Setting {
-            section: orders.name.clone(),
-            name: number.to_string(),
-            value: None,
-        })
+        tx.logged_insert::<Setting, _>(&setting(orders, number))
     });
     written.map(|(_, receipts)| receipts)
+}
+
+fn setting(orders: &Orders, number: usize) -> Setting {
+    Setting {
+        section: orders.name.clone(),
+        name: number.to_string(),
+        value: None,
+    }
 }
 
 fn tell(number: usize, receipts: &[Receipt]) {
@@ -125,10 +132,11 @@ fn tell(number: usize, receipts: &[Receipt]) {
         .expect("somebody who listens");
 }
 
-fn await_death(conn: &mut Faulty<Conn>, death: Death) {
+fn await_death(conn: &mut Faulty<Conn>, orders: &Orders) {
+    let (death, is_alone) = (orders.death, orders.mode == Mode::Alone);
     conn.before(move |at, sql| match death {
         Death::Statement(number) if number == at => die(),
-        Death::Commit(after) if sql == "COMMIT" => {
+        Death::Commit(after) if sql == "COMMIT" || is_alone && sql.contains("oplog_entry") => {
             thread::spawn(move || {
                 thread::sleep(after);
                 die();
