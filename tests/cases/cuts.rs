@@ -8,7 +8,8 @@ use diesel::connection::SimpleConnection as _;
 use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::sql_types::{Bool, Integer};
-use oplog_diesel::Error;
+use oplog_diesel::prelude::*;
+use oplog_diesel::{Error, Tx};
 use oplog_tests::faulty::Faulty;
 use oplog_tests::models::*;
 use oplog_tests::proxy::{Cut, Proxy};
@@ -161,21 +162,47 @@ fn slow() -> Fixture {
     f
 }
 
+/// What commits.
+#[derive(Clone, Copy, Debug)]
+enum Committed {
+    /// A logged transaction.
+    Logged,
+    /// The application's own transaction, after a logged one in it.
+    Outer,
+    /// A statement that is a logged transaction of its own.
+    Statement,
+}
+
+/// Writes the slow row. With the error of an outer transaction come no receipts.
+fn write(oplog: &Oplog, conn: &mut Conn, committed: Committed) -> Error {
+    let row = Setting {
+        section: String::new(),
+        name: String::new(),
+        value: None,
+    };
+    let insert = |tx: &mut Tx<'_, Conn>| tx.logged_insert::<Setting, _>(&row).map(drop);
+    match committed {
+        Committed::Logged => oplog.transaction(conn, insert).unwrap_err(),
+        Committed::Outer => {
+            let mut is_done = false;
+            let outer = conn.transaction(|conn| {
+                oplog.nested().transaction(conn, insert)?;
+                is_done = true;
+                Ok(())
+            });
+            assert!(is_done);
+            outer.unwrap_err()
+        }
+        Committed::Statement => oplog.logged_insert_row(conn, &row).unwrap_err(),
+    }
+}
+
 /// Runs a transaction and disturbs its commit by a function of the server.
-fn disturbed(f: &Fixture, conn: &mut Conn, disturb: &str) -> Error {
+fn disturbed(f: &Fixture, conn: &mut Conn, committed: Committed, disturb: &str) -> Error {
     let pid = pid(conn);
     let (oplog, mut other) = (&f.oplog, f.db.connect());
     thread::scope(|scope| {
-        let writer = scope.spawn(move || {
-            let written = oplog.transaction(conn, |tx| {
-                tx.logged_insert::<Setting, _>(&Setting {
-                    section: String::new(),
-                    name: String::new(),
-                    value: None,
-                })
-            });
-            written.unwrap_err()
-        });
+        let writer = scope.spawn(move || write(oplog, conn, committed));
         let sleeps = format!(
             "EXISTS (SELECT 1 FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'PgSleep')"
         );
@@ -194,26 +221,32 @@ fn disturbed(f: &Fixture, conn: &mut Conn, disturb: &str) -> Error {
 #[test]
 fn the_server_ends_the_connection_during_the_commit() {
     let mut f = slow();
-    f.unchanged(|f| {
-        let mut conn = f.db.connect();
-        let error = disturbed(f, &mut conn, "pg_terminate_backend");
-        let Error::CommitUnknown { receipts } = error else {
-            panic!("{error:?}");
-        };
-        assert_eq!(receipts.len(), 1);
-        assert!(!f.oplog.resolve(&mut f.conn, &receipts).unwrap());
-    });
+    for committed in [Committed::Logged, Committed::Outer, Committed::Statement] {
+        f.unchanged(|f| {
+            let mut conn = f.db.connect();
+            match disturbed(f, &mut conn, committed, "pg_terminate_backend") {
+                Error::CommitUnknown { receipts } => {
+                    assert_eq!(receipts.len(), 1);
+                    assert!(!f.oplog.resolve(&mut f.conn, &receipts).unwrap());
+                }
+                Error::Database(_) if matches!(committed, Committed::Outer) => {}
+                error => panic!("{committed:?}: {error:?}"),
+            }
+        });
+    }
 }
 
 /// The server answers that it has not committed, so that everybody knows.
 #[test]
 fn the_commit_is_cancelled() {
     let mut f = slow();
-    f.unchanged(|f| {
-        let mut conn = f.db.connect();
-        let error = disturbed(f, &mut conn, "pg_cancel_backend");
-        assert!(matches!(error, Error::Database(_)), "{error:?}");
-        assert!(is_free(&mut conn));
-        assert_free(&mut conn);
-    });
+    for committed in [Committed::Logged, Committed::Outer] {
+        f.unchanged(|f| {
+            let mut conn = f.db.connect();
+            let error = disturbed(f, &mut conn, committed, "pg_cancel_backend");
+            assert!(matches!(error, Error::Database(_)), "{error:?}");
+            assert!(is_free(&mut conn));
+            assert_free(&mut conn);
+        });
+    }
 }
