@@ -121,7 +121,7 @@ fn name<'o>(oplog: &'o Oplog, ids: &[i64], mode: Mode) -> TransactionBuilder<'o>
 }
 
 fn crowd(writers: usize) {
-    let rounds = if is_soak() { 20 } else { 2 };
+    let rounds = if is_soak() { 20 } else { 32 / writers };
     for shape in SHAPES {
         let mut f = Fixture::new();
         let ids: Vec<i64> = (0..shape.size)
