@@ -194,12 +194,13 @@ impl<'t, C: LogConnection> Tx<'t, C> {
     {
         let key = std::slice::from_ref(model);
         let changes = Rc::new(changes.as_changeset());
-        if C::Backend::RETURNS_BEFORE && !self.may_move::<M, _>(&*changes)? {
-            if let Some(after) = self.exchange(model, &changes)? {
-                return Ok(after);
-            }
-            // There is no such row, or a trigger kept it as it was: the statements below tell.
+        if C::Backend::RETURNS_BEFORE
+            && !self.may_move::<M, _>(&*changes)?
+            && let Some(after) = self.exchange(model, &changes)?
+        {
+            return Ok(after);
         }
+        // If that found nothing, these tell whether there is no such row or a trigger keeps it as it is.
         let before: Before<M, ByKeys<One<'m, M>>> = Locking {
             from: M::Table::default().from_clause(),
             filter: ByKeys(key),
