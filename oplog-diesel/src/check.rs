@@ -439,6 +439,12 @@ impl Catalogue {
             })
     }
 
+    /// Whether a rule rewrites the statements on a logged table.
+    pub fn has_rules(&self) -> bool {
+        let mut tables = self.tables.values();
+        tables.any(|table| table.triggers.iter().any(|trigger| trigger.is_rule))
+    }
+
     /// Whether a trigger of a logged table may fire as late as at the commit.
     pub fn has_deferrable_triggers(&self) -> bool {
         let mut tables = self.tables.values();

@@ -53,6 +53,7 @@ struct Inner {
     unlogged_tables: Vec<String>,
     cascades: Cascades,
     has_deferrable_triggers: bool,
+    has_rules: bool,
 }
 
 /// How often and how long a transaction is made again.
@@ -343,6 +344,11 @@ impl Oplog {
         self.inner.has_deferrable_triggers
     }
 
+    /// Whether a rule rewrites the statements on a logged table.
+    pub(crate) fn has_rules(&self) -> bool {
+        self.inner.has_rules
+    }
+
     pub(crate) fn check_epoch(&self, aggregate: &Aggregate, head: &Head) -> Result<(), Error> {
         let expected = self.inner.log.epoch;
         if head.epoch == expected {
@@ -519,6 +525,7 @@ impl OplogBuilder {
                 unlogged_tables: self.unlogged_tables,
                 cascades: Cascades::new(&catalogue),
                 has_deferrable_triggers: catalogue.has_deferrable_triggers(),
+                has_rules: catalogue.has_rules(),
             }),
         })
     }

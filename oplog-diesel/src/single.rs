@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use diesel::Connection;
 use diesel::query_dsl::methods::LoadQuery;
-use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use oplog_core::{Aggregate, Message, QueueLimits, Receipt, Recorder, TypeDef};
 
 use crate::backend::{LogBackend, RowWrite, Wait};
@@ -38,8 +37,8 @@ impl TransactionBuilder<'_> {
     /// the row that was given (a trigger changed it, or a type rounds), or somebody else wrote the
     /// aggregate meanwhile, that statement takes itself back and the same is done in a transaction
     /// instead, which logs what is stored. So is everything on SQLite, inside test transactions and
-    /// [`nested`](Self::nested), with aggregates that were named with [`on`](Self::on), and with
-    /// models whose ticket is locked first or that declare triggers or cascading keys.
+    /// [`nested`](Self::nested), with aggregates that were named with [`on`](Self::on), with models
+    /// whose ticket is locked first or that declare triggers or cascading keys, and if a table has rules.
     ///
     /// Every column of the model is written, also those that have a default or are generated. Where
     /// the database should fill them in, use [`Tx::logged_insert`](crate::Tx::logged_insert).
@@ -48,7 +47,8 @@ impl TransactionBuilder<'_> {
     ///
     /// # Errors
     ///
-    /// [`Error::Database`] if the row is refused, for example by a constraint; [`Error::Record`] if it
+    /// [`Error::Database`] if the row is refused, for example by a constraint, or the statement was
+    /// cancelled, also while it waited for the ticket; [`Error::Record`] if the row
     /// is too large for an entry, before anything is sent; [`Error::CommitUnknown`] if the connection
     /// is lost; otherwise as [`transaction`](Self::transaction).
     ///
@@ -194,7 +194,10 @@ impl TransactionBuilder<'_> {
         change: Change<'_, C::Backend>,
     ) -> Result<Option<Receipt>, Error> {
         let outer = nesting(conn).map_err(Error::store("looking at the connection"))?;
+        let oplog = self.oplog();
         if !C::Backend::WRITES_ROWS_ALONE
+            // PostgreSQL has no rules within such a statement.
+            || oplog.has_rules()
             || outer != Nesting::None
             || !change.is_alone
             || self.has_mistake()
@@ -203,7 +206,6 @@ impl TransactionBuilder<'_> {
         {
             return Ok(None);
         }
-        let oplog = self.oplog();
         let mut recorder = Recorder::new(
             Arc::clone(self.given_metadata()),
             oplog.transaction_limits(),
@@ -264,8 +266,8 @@ impl TransactionBuilder<'_> {
             Err(error) if is_lost(&error) => Err(Error::CommitUnknown {
                 receipts: vec![entry.receipt],
             }),
-            // Whether the row itself is to blame is told by the statement that is its own.
-            Err(error) if Retry::of(&error).is_some() || is_unknown(&error) => Ok(None),
+            Err(error) if Retry::of(&error).is_some() => Ok(None),
+            // Also one that was cancelled, which nobody wants to see made again.
             Err(error) => Err(Error::Database(error)),
         }
     }
@@ -336,18 +338,4 @@ pub(crate) fn differing<M: Oplogged>(old: &M, new: &M) -> Vec<usize> {
     (0..M::DEF.columns.len())
         .filter(|column| old.value(*column) != new.value(*column))
         .collect()
-}
-
-/// Whether an error says nothing about the row: constraints have kinds of their own.
-fn is_unknown(error: &DieselError) -> bool {
-    !matches!(
-        error,
-        DieselError::DatabaseError(
-            DatabaseErrorKind::UniqueViolation
-                | DatabaseErrorKind::ForeignKeyViolation
-                | DatabaseErrorKind::NotNullViolation
-                | DatabaseErrorKind::CheckViolation,
-            _
-        )
-    )
 }

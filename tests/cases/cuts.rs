@@ -247,7 +247,7 @@ fn the_server_ends_the_connection_during_the_commit() {
 #[test]
 fn the_commit_is_cancelled() {
     let mut f = slow();
-    for committed in [Committed::Logged, Committed::Outer] {
+    for committed in [Committed::Logged, Committed::Outer, Committed::Statement] {
         f.unchanged(|f| {
             let mut conn = f.db.connect();
             let error = disturbed(f, &mut conn, committed, "pg_cancel_backend");

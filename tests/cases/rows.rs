@@ -329,6 +329,32 @@ fn a_row_that_the_database_changes_is_logged_as_stored() {
     });
 }
 
+/// PostgreSQL refuses tables with rules in a statement that writes more than one.
+#[test]
+fn a_table_with_a_rule_is_written_in_a_transaction() {
+    if !REMEMBERS_HEADS {
+        // Only PostgreSQL has rules.
+        return;
+    }
+    let mut f = Fixture::new();
+    f.conn
+        .batch_execute(
+            "CREATE TABLE told (id BIGINT); \
+             CREATE RULE tell AS ON INSERT TO accounts DO ALSO INSERT INTO told VALUES (NEW.id)",
+        )
+        .unwrap();
+    let builder = crate::fixture::builder(&f.db).allow_undeclared();
+    let oplog = builder.open(&mut f.conn).unwrap();
+    let alice = account(1, "Alice");
+    oplog.logged_insert_row(&mut f.conn, &alice).unwrap();
+    oplog
+        .logged_update_row(&mut f.conn, &alice, &account(1, "Bob"))
+        .unwrap();
+    assert_eq!(f.snapshot().accounts, [account(1, "Bob")]);
+    assert_eq!(f.news().len(), 2);
+    f.check();
+}
+
 /// Inside other transactions, with named aggregates and with tickets that are locked first.
 #[test]
 fn where_one_statement_would_not_do() {

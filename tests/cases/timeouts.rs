@@ -187,6 +187,7 @@ const WAITS: &[Wait] = &[
         }),
         whose: Whose::Users,
     },
+    // The statement is the application's as much as ours.
     Wait {
         name: "the ticket of an update_row",
         hold: |_| "SELECT 1 FROM oplog_ticket WHERE name = 'account:1' FOR UPDATE".to_owned(),
@@ -194,14 +195,14 @@ const WAITS: &[Wait] = &[
         write: Alone(|oplog, conn| {
             oplog.logged_update_row(conn, &account("Alice"), &account("Carol"))
         }),
-        whose: Whose::Ours("redeeming a ticket and appending its entry"),
+        whose: Whose::Users,
     },
     Wait {
         name: "the creator of the ticket of an insert_row",
         hold: |oplog| create(oplog, "settings"),
         named: &[],
         write: Alone(|oplog, conn| oplog.logged_insert_row(conn, &setting("a"))),
-        whose: Whose::Ours("redeeming a ticket and appending its entry"),
+        whose: Whose::Users,
     },
     // The last one, which is used by itself, too.
     Wait {
