@@ -800,6 +800,7 @@ mod dml;
 mod entries;
 mod error;
 mod frontier;
+mod gates;
 mod heads;
 mod key_source;
 mod keys;

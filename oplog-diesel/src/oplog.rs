@@ -8,6 +8,7 @@ use crate::check::{Catalogue, CheckReport};
 use crate::connection::{Connect, Nesting, nesting};
 use crate::entries::{Entries, Entry, StoredEntry};
 use crate::frontier::Frontier;
+use crate::gates::Gates;
 use crate::heads::Heads;
 use crate::key_source::{KeySource, KeySourceError};
 use crate::model::{Model, Replayable};
@@ -50,6 +51,7 @@ struct Inner {
     limits: TransactionLimits,
     creates_tickets: bool,
     heads: Heads,
+    gates: Gates,
     unlogged_tables: Vec<String>,
     cascades: Cascades,
     has_deferrable_triggers: bool,
@@ -312,6 +314,10 @@ impl Oplog {
         self.inner.limits
     }
 
+    pub(crate) fn gates(&self) -> &Gates {
+        &self.inner.gates
+    }
+
     pub(crate) fn heads(&self) -> &Heads {
         &self.inner.heads
     }
@@ -522,6 +528,7 @@ impl OplogBuilder {
                 limits: self.limits,
                 creates_tickets: self.creates_tickets,
                 heads: Heads::default(),
+                gates: Gates::default(),
                 unlogged_tables: self.unlogged_tables,
                 cascades: Cascades::new(&catalogue),
                 has_deferrable_triggers: catalogue.has_deferrable_triggers(),

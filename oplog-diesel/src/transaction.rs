@@ -13,6 +13,7 @@ use crate::connection::{
     Connect, LogConnection, Nesting, begin_patiently, commit, depth, guarded, nesting, opening,
     pause, rollback_to,
 };
+use crate::gates::Pass;
 use crate::heads::Heads;
 use crate::reread::Rereads;
 use crate::store::{self, Redemption, Row};
@@ -327,8 +328,10 @@ impl<'o> TransactionBuilder<'o> {
                 return Attempt::Again(retry, place);
             }
         };
+        // Until the next one may know what this one has committed.
+        let mut passes = Vec::new();
         let closed = guarded(conn, outer, |conn| {
-            let receipts = self.close(conn, progress.recorder, heads)?;
+            let receipts = self.close(conn, progress.recorder, heads, &mut passes)?;
             commit_as(conn, place, receipts)
         });
         match closed {
@@ -441,12 +444,16 @@ impl<'o> TransactionBuilder<'o> {
         conn: &mut C,
         recorder: Recorder,
         heads: Option<&Heads>,
+        passes: &mut Vec<Pass<'o>>,
     ) -> Result<Vec<Receipt>, Failure> {
         let Some(closing) = recorder.close().map_err(Error::from)? else {
             return Ok(Vec::new());
         };
         let mut receipts = Vec::new();
         for ticket in closing.tickets() {
+            if heads.is_some() && *ticket.mode() == TicketMode::Late {
+                passes.push(self.oplog.gates().enter(ticket.aggregate()));
+            }
             // Runs again only for a ticket that somebody else created in between.
             while !self.redeem(conn, &closing, ticket, heads, &mut receipts)? {}
         }

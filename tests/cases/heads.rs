@@ -12,8 +12,9 @@ use oplog_diesel::{Error, Tx};
 use oplog_tests::models::*;
 use oplog_tests::schema::*;
 
-use crate::db::Conn;
+use crate::db::{Conn, REMEMBERS_HEADS};
 use crate::fixture::{Fixture, Snapshot, builder, check};
+use crate::races::together;
 use crate::sabotage::{blob, disarm};
 
 /// The first words of every statement that a connection sends.
@@ -54,7 +55,7 @@ fn a_known_ticket_is_not_read() {
     let mut f = Fixture::new();
     let alice = f.account("Alice");
     let statements = Statements::of(&mut f.conn);
-    let (begin, late, optimistic) = match crate::db::REMEMBERS_HEADS {
+    let (begin, late, optimistic) = match REMEMBERS_HEADS {
         true => (
             "BEGIN ISOLATION",
             &["WITH redeemed"][..],
@@ -79,7 +80,7 @@ fn a_known_ticket_is_not_read() {
         .transaction(&mut f.conn, |tx| deposit(tx, alice.id))
         .unwrap();
     // The first read of the account is the test's own.
-    let (read_first, body): (&[&str], &[&str]) = match crate::db::REMEMBERS_HEADS {
+    let (read_first, body): (&[&str], &[&str]) = match REMEMBERS_HEADS {
         true => (&[], &["SELECT accounts", "UPDATE accounts"]),
         false => (
             &["SELECT version,"],
@@ -89,6 +90,44 @@ fn a_known_ticket_is_not_read() {
     let expected = [&[begin], read_first, body, optimistic, &["COMMIT"]].concat();
     assert_eq!(statements.take(), expected);
     f.news();
+    f.check();
+}
+
+/// They wait for each other before they ask the database, so that each knows what the one before has left.
+#[test]
+fn writers_of_a_hot_ticket_do_not_read_it() {
+    if !REMEMBERS_HEADS {
+        // SQLite has one writer at a time, and reading is cheap there.
+        return;
+    }
+    const WRITERS: usize = 8;
+    const ROUNDS: usize = 25;
+    let mut f = Fixture::new();
+    let alice = f.account("Alice");
+    let statements = Statements::default();
+    let oplog = &f.oplog;
+    together(&f.db, WRITERS, |_, conn| {
+        conn.set_instrumentation(statements.clone());
+        for _ in 0..ROUNDS {
+            let posting = (postings::account_id.eq(alice.id), postings::amount.eq(1));
+            let write = |tx: &mut Tx<'_, Conn>| tx.logged_insert::<Posting, _>(posting);
+            oplog
+                .transaction(conn, write)
+                .map_err(|error: Error| error)
+                .unwrap();
+        }
+    });
+    let sent = statements.take();
+    let count = |words| sent.iter().filter(|sent| *sent == words).count();
+    assert!(count("WITH redeemed") >= WRITERS * ROUNDS);
+    // Whoever is made to wait too long by a busy machine asks the database after all.
+    let read = count("SELECT version,");
+    assert!(
+        read * 4 < WRITERS * ROUNDS,
+        "{read} of {}",
+        WRITERS * ROUNDS
+    );
+    assert_eq!(f.snapshot().postings.len(), WRITERS * ROUNDS);
     f.check();
 }
 
