@@ -20,7 +20,8 @@ pub(crate) fn key_of<'v>(def: &'static TypeDef, value: impl Fn(usize) -> Value<'
     encode_columns(def, key).bytes
 }
 
-fn key_columns(def: &'static TypeDef) -> impl Iterator<Item = usize> {
+/// The columns of the primary key, by their index in the definition.
+pub(crate) fn key_columns(def: &'static TypeDef) -> impl Iterator<Item = usize> {
     (0..def.columns.len()).filter(|index| def.columns[*index].key)
 }
 
@@ -95,12 +96,7 @@ impl<DB: LogBackend> QueryFragment<DB> for ByKey<'_, DB> {
         out.push_sql(" FROM ");
         out.push_sql(&self.table.quote::<DB>()?);
         if let [row] = self.rows {
-            for (at, index) in key_columns(self.def).enumerate() {
-                out.push_sql(if at == 0 { " WHERE " } else { " AND " });
-                out.push_identifier(self.def.columns[index].name)?;
-                out.push_sql(" = ");
-                row.bind(index, out.reborrow())?;
-            }
+            push_key(self.def, *row, &mut out)?;
             if self.locks {
                 out.push_sql(" FOR UPDATE");
             }
@@ -249,7 +245,23 @@ impl<DB: LogBackend> Query for Children<'_, DB> {
     type SqlType = Untyped;
 }
 
-fn push_columns<DB: LogBackend>(
+/// ` WHERE <primary key> = …`
+pub(crate) fn push_key<'b, DB: LogBackend>(
+    def: &'static TypeDef,
+    row: &'b dyn AnyRow<DB>,
+    out: &mut AstPass<'_, 'b, DB>,
+) -> QueryResult<()> {
+    for (at, index) in key_columns(def).enumerate() {
+        out.push_sql(if at == 0 { " WHERE " } else { " AND " });
+        out.push_identifier(def.columns[index].name)?;
+        out.push_sql(" = ");
+        row.bind(index, out.reborrow())?;
+    }
+    Ok(())
+}
+
+/// All columns of the definition, each with the same words before its name.
+pub(crate) fn push_columns<DB: LogBackend>(
     def: &'static TypeDef,
     alias: &str,
     out: &mut AstPass<'_, '_, DB>,

@@ -19,6 +19,7 @@ use oplog_core::LogRow;
 use crate::Oplogged;
 use crate::backend::{LogBackend, bound_columns};
 use crate::bind::Bindable;
+use crate::by_key::{key_columns, push_columns, push_key};
 use crate::replay::TableName;
 
 /// The `FROM` clause of a model's table.
@@ -145,21 +146,10 @@ where
 {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
         let table = self.table.quote::<DB>()?;
-        let columns = M::DEF.columns;
-        let push_columns = |out: &mut AstPass<'_, 'b, DB>| {
-            for (index, column) in columns.iter().enumerate() {
-                if index > 0 {
-                    out.push_sql(", ");
-                }
-                out.push_sql(&table);
-                out.push_sql(".");
-                out.push_identifier(column.name)?;
-            }
-            Ok::<(), DieselError>(())
-        };
+        let of_table = format!("{table}.");
         // Names that no column of the table has, since the changes may name theirs without the table.
         let push_before = |out: &mut AstPass<'_, 'b, DB>| {
-            for index in 0..columns.len() {
+            for index in 0..M::DEF.columns.len() {
                 out.push_sql(if index == 0 { "oplog_" } else { ", oplog_" });
                 out.push_sql(&index.to_string());
             }
@@ -168,25 +158,23 @@ where
         out.push_sql(&table);
         push_set(&*self.changes, &mut out)?;
         out.push_sql(" FROM (SELECT ");
-        push_columns(&mut out)?;
+        push_columns(M::DEF, &of_table, &mut out)?;
         out.push_sql(" FROM ");
         out.push_sql(&table);
-        push_key(self.row, &mut out)?;
+        push_key(M::DEF, self.row, &mut out)?;
         out.push_sql(" FOR NO KEY UPDATE) AS oplog_before (");
         push_before(&mut out);
-        let key = columns.iter().enumerate().filter(|(_, column)| column.key);
-        for (at, (index, column)) in key.enumerate() {
+        for (at, index) in key_columns(M::DEF).enumerate() {
             out.push_sql(if at == 0 { ") WHERE " } else { " AND " });
-            out.push_sql(&table);
-            out.push_sql(".");
-            out.push_identifier(column.name)?;
+            out.push_sql(&of_table);
+            out.push_identifier(M::DEF.columns[index].name)?;
             out.push_sql(" = oplog_");
             out.push_sql(&index.to_string());
         }
         out.push_sql(" RETURNING ");
         push_before(&mut out);
         out.push_sql(", ");
-        push_columns(&mut out)
+        push_columns(M::DEF, &of_table, &mut out)
     }
 }
 
@@ -197,22 +185,6 @@ impl<M, V> QueryId for Exchange<'_, M, V> {
 
 impl<M, V> Query for Exchange<'_, M, V> {
     type SqlType = Untyped;
-}
-
-/// ` WHERE <primary key> = …`
-fn push_key<'b, DB, M>(row: &'b M, out: &mut AstPass<'_, 'b, DB>) -> QueryResult<()>
-where
-    DB: LogBackend,
-    M: Bindable<DB>,
-{
-    let columns = M::DEF.columns.iter().enumerate();
-    for (at, (index, column)) in columns.filter(|(_, column)| column.key).enumerate() {
-        out.push_sql(if at == 0 { " WHERE " } else { " AND " });
-        out.push_identifier(column.name)?;
-        out.push_sql(" = ");
-        row.bind(index, out.reborrow())?;
-    }
-    Ok(())
 }
 
 /// ` SET <changes>`
@@ -340,7 +312,7 @@ where
         let key = || columns.iter().enumerate().filter(|(_, column)| column.key);
         match rows {
             [] => Err(DieselError::QueryBuilderError("no row to address".into())),
-            [row] => push_key(row, &mut out),
+            [row] => push_key(K::Model::DEF, row, &mut out),
             rows => {
                 out.push_sql(" WHERE (");
                 for (at, (_, column)) in key().enumerate() {

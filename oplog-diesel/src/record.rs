@@ -6,7 +6,7 @@ use diesel::result::Error as DieselError;
 use oplog_core::{LogRow, Message};
 
 use crate::bind::Bindable;
-use crate::by_key::key_of;
+use crate::by_key::{key_columns, key_of};
 use crate::cascade::Below;
 use crate::connection::LogConnection;
 use crate::{Error, Oplogged, Tx};
@@ -143,10 +143,8 @@ impl<C: LogConnection> Tx<'_, C> {
 }
 
 /// Whether two rows have the same primary key.
-fn is_same_row<M: LogRow>(one: &M, other: &M) -> bool {
-    let key = (0..M::DEF.columns.len()).filter(|index| M::DEF.columns[*index].key);
-    key.into_iter()
-        .all(|index| one.value(index) == other.value(index))
+pub(crate) fn is_same_row<M: LogRow>(one: &M, other: &M) -> bool {
+    key_columns(M::DEF).all(|index| one.value(index) == other.value(index))
 }
 
 /// The primary key of a row, in the bytes it has in the log.

@@ -10,7 +10,7 @@ use crate::backend::{LogBackend, RowWrite, Wait};
 use crate::bind::Bindable;
 use crate::connection::{Connect, LogConnection, Nesting, nesting};
 use crate::dml::{Before, BeforeDelete, ByKeys, Deleted, Many, One, RowChanges, Updated};
-use crate::record::key_bytes;
+use crate::record::is_same_row;
 use crate::replay::TableName;
 use crate::store::{self, Redemption, Row};
 use crate::transaction::{TransactionBuilder, is_lost, now_us};
@@ -33,7 +33,7 @@ impl TransactionBuilder<'_> {
     /// Inserts a whole row and logs it, as a logged transaction of its own.
     ///
     /// On PostgreSQL, the row, the ticket and the entry are one statement without a transaction around
-    /// it, which costs about as much as the insert alone. If the database stores anything else than
+    /// it, and so one round trip. If the database stores anything else than
     /// the row that was given (a trigger changed it, or a type rounds), or somebody else wrote the
     /// aggregate meanwhile, that statement takes itself back and the same is done in a transaction
     /// instead, which logs what is stored. So is everything on SQLite, inside test transactions and
@@ -118,7 +118,7 @@ impl TransactionBuilder<'_> {
         Updated<M, One<'m, M>, RowChanges<'m, M>>: LoadQuery<'q, C::Connection, M>,
     {
         let columns = differing(old, new);
-        let stays = key_bytes(old) == key_bytes(new) && old.aggregate() == new.aggregate();
+        let stays = is_same_row(old, new) && old.aggregate() == new.aggregate();
         if let Some(message) = Message::update(old, new).filter(|_| stays) {
             let change = Change {
                 table: M::table()?,

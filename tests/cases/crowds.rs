@@ -128,13 +128,7 @@ fn crowd(writers: usize) {
             .map(|n| f.account(&n.to_string()).id)
             .collect();
         for id in &ids {
-            f.oplog
-                .on(format!("counter:{id}"))
-                .transaction(&mut f.conn, |tx| {
-                    tx.logged_insert::<Counter, _>(Counter { id: *id, n: 0 })
-                })
-                .map_err(|error: Error| error)
-                .unwrap();
+            f.counter(*id);
         }
         let mut balances = vec![10; shape.size];
         let mut counts = vec![0; shape.size];

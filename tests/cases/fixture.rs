@@ -103,6 +103,18 @@ impl Fixture {
         account
     }
 
+    /// A counter at 0, whose ticket is locked first.
+    pub fn counter(&mut self, id: i64) {
+        self.oplog
+            .on(format!("counter:{id}"))
+            .transaction(&mut self.conn, |tx| {
+                tx.logged_insert::<Counter, _>(Counter { id, n: 0 })
+            })
+            .map_err(|error: Error| error)
+            .unwrap();
+        self.news();
+    }
+
     /// Every entry, in the order of ids.
     pub fn entries(&mut self) -> Vec<Logged> {
         entries(&self.oplog, &mut self.conn)

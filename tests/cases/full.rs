@@ -63,13 +63,7 @@ fn a_full_disk_leaves_no_half() {
     for body in [write as Body, write_on] {
         let mut f = Fixture::new();
         f.account("Alice");
-        f.oplog
-            .on("counter:1")
-            .transaction(&mut f.conn, |tx| {
-                tx.logged_insert::<Counter, _>(Counter { id: 1, n: 0 })
-            })
-            .map_err(|error: Error| error)
-            .unwrap();
+        f.counter(1);
         let pages: Pages = diesel::sql_query("SELECT page_count FROM pragma_page_count")
             .get_result(&mut f.conn)
             .unwrap();

@@ -43,13 +43,7 @@ impl Graveyard {
     pub fn new(db: Db) -> Self {
         let mut f = Fixture::on(db);
         f.account("Alice");
-        f.oplog
-            .on("counter:1")
-            .transaction(&mut f.conn, |tx| {
-                tx.logged_insert::<Counter, _>(&Counter { id: 1, n: 0 })
-            })
-            .map_err(|error: Error| error)
-            .unwrap();
+        f.counter(1);
         Graveyard {
             f,
             told: BTreeMap::new(),

@@ -122,22 +122,12 @@ fn resolve(oplog: &Oplog, url: &str, receipts: &[Receipt]) -> bool {
     }
 }
 
-fn add_counter(f: &mut Fixture) {
-    f.oplog
-        .on("counter:1")
-        .transaction(&mut f.conn, |tx| {
-            tx.logged_insert::<Counter, _>(Counter { id: 1, n: 0 })
-        })
-        .map_err(|error: Error| error)
-        .unwrap();
-}
-
 #[test]
 fn a_server_that_is_stopped_and_started_loses_and_doubles_nothing() {
     let mut server = Server::new();
     let mut f = Fixture::on(Db::new_on(server.url()));
     f.account("Alice");
-    add_counter(&mut f);
+    f.counter(1);
     let (oplog, url) = (&f.oplog, f.db.url());
     let (stop, unknown) = (AtomicBool::new(false), AtomicI64::new(0));
     let committed = MODES.map(|_| AtomicI64::new(0));
@@ -226,7 +216,7 @@ fn a_full_disk_leaves_no_half() {
     for compresses in [false, true] {
         let mut f = Fixture::on(Db::new_on(server.url()));
         f.account("Alice");
-        add_counter(&mut f);
+        f.counter(1);
         let write = |f: &mut Fixture, number: u64, mode: Mode| {
             let value = if compresses {
                 vec![7; 300_000]

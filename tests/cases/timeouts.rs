@@ -288,13 +288,7 @@ fn expire(timeout: &str, turn: usize) {
         f.account("Alice");
         f.account("Bob");
         for id in [1, 2] {
-            f.oplog
-                .on(format!("counter:{id}"))
-                .transaction(&mut f.conn, |tx| {
-                    tx.logged_insert::<Counter, _>(Counter { id, n: 0 })
-                })
-                .map_err(|error: Error| error)
-                .unwrap();
+            f.counter(id);
         }
         f.oplog = builder(&f.db)
             .attempts(3, Duration::from_secs(60))

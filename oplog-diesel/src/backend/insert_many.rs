@@ -120,16 +120,16 @@ where
     }
 }
 
-/// How many of these rows, from the first, are written as this one is.
+/// How many of these rows, from the first, are written as this one is; no more than one statement takes.
 #[cfg(feature = "sqlite")]
 fn alike<DB: LogBackend, R: QueryFragment<DB>>(row: &R, rows: &VecDeque<R>) -> QueryResult<usize> {
     let text = DB::text_of(row)?;
-    for (at, row) in rows.iter().enumerate() {
+    for (at, row) in rows.iter().take(ROWS_MAX).enumerate() {
         if DB::text_of(row)? != text {
             return Ok(at);
         }
     }
-    Ok(rows.len())
+    Ok(rows.len().min(ROWS_MAX))
 }
 
 /// `INSERT INTO <table> (…) VALUES (…)` of one row. Of several, it gives the text of the first and the
@@ -204,10 +204,12 @@ impl<S: Query> Query for Rewritten<S> {
 
 impl<S, C: Connection> RunQueryDsl<C> for Rewritten<S> {}
 
+/// Rows of one statement at most.
+const ROWS_MAX: usize = 256;
+
 /// How many of these rows the next statement takes: a number of three bits and zeros, since Diesel's
 /// cache is unbounded, and no more than the database should keep the plan of.
 fn piece(rows: usize, columns: usize) -> usize {
-    const ROWS_MAX: usize = 256;
     const BINDS_MAX: usize = 4096;
     let rows = rows.min(ROWS_MAX).min(BINDS_MAX / columns.max(1)).max(1);
     let zeros = rows.ilog2().saturating_sub(2);
